@@ -1,0 +1,547 @@
+"""The story of one run: for each step plan, ask, execute, report; and take it back when a step fails."""
+
+import asyncio
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from temporalio import workflow
+from temporalio.common import RawValue
+from temporalio.exceptions import ActivityError, ApplicationError
+
+from domain import expressions
+from domain.approval import ApprovalRef, ApprovalStatus, Decision, Gate
+from domain.audit import AuditAction
+from domain.incident import (
+    HaltRequest,
+    RecoverRequest,
+    RunbookInput,
+    RunbookResult,
+    RunbookView,
+    RunStatus,
+    SettleRequest,
+    StepRequest,
+    StepStatus,
+    UndoRequest,
+)
+from domain.narration import AlertState, PostedMessage, Tone
+from domain.plan import StepPlan, StepResult, Undo
+from workflows import ids, presets, search
+from workflows.narrator import Narrator
+from workflows.run_state import RunState, StepState
+from workflows.scribe import Scribe, Subject
+from workflows.signals import read_signal
+
+
+class _Outcome(Enum):
+    FAILED = auto()
+    MOVED = auto()
+    """The world is no longer as planned; nothing was run."""
+    UNKNOWN = auto()
+
+
+@dataclass
+class _Failure(Exception):
+    """A step activity did not succeed."""
+
+    outcome: _Outcome
+    sentence: str
+    undo: Undo | None = None
+
+
+@dataclass
+class _Stop(Exception):
+    """The run ends here, as `status`, because of `sentence`."""
+
+    status: RunStatus
+    sentence: str
+
+
+@workflow.defn(name="RunbookWorkflow")
+class RunbookWorkflow:
+    """One run of a runbook, with the definition it was started with."""
+
+    @workflow.init
+    def __init__(self, input: RunbookInput) -> None:
+        info = workflow.info()
+        self._run = RunState(workflow_id=info.workflow_id, input=input, started_at=workflow.now())
+        self._scribe = Scribe(Subject(input.incident_id, input.runbook.name))
+        self._narrator = Narrator(input.slack, input.thread)
+        self._halt: HaltRequest | None = None
+        self._settlement: SettleRequest | None = None
+        self._settled_by = ""
+        self._status_shown: RunStatus | None = None
+
+    @workflow.run
+    async def run(self, input: RunbookInput) -> RunbookResult:
+        self._begin()
+        try:
+            await self._steps()
+        except _Stop as stop:
+            self._run.status, self._run.summary = stop.status, stop.sentence
+        except asyncio.CancelledError:
+            if workflow.cancellation_reason() is None:
+                raise  # not an exit: the run is only leaving a worker's memory
+            self._cancelled()
+            await self._finish()
+            raise
+        await self._finish()
+        return RunbookResult(status=self._run.status, summary=self._run.summary)
+
+    # --- signals and the query ----------------------------------------------------------------------------------
+
+    @workflow.signal(name="decide", description="Approve or reject the open request (domain.approval.Decision)")
+    def decide(self, raw: RawValue) -> None:
+        decision = read_signal(raw, Decision)
+        if decision is None:
+            self._scribe.record(AuditAction.APPROVAL_REFUSED, "An answer could not be read and changed nothing")
+            return
+        state = self._run.find(decision.ref.step)
+        if state is None or state.gate is None:
+            sentence = "Nothing is waiting for an approval there: your answer changed nothing."
+            self._refuse(decision, sentence)
+            return
+        state.gate, judgement = state.gate.judge(decision, workflow.now())
+        if not judgement.accepted:
+            self._refuse(decision, judgement.sentence)
+            return
+        approved = state.gate.status is ApprovalStatus.APPROVED
+        because = f": {decision.reason}" if decision.reason else ""
+        self._scribe.record(
+            AuditAction.APPROVAL_APPROVED if approved else AuditAction.APPROVAL_REJECTED,
+            f"{decision.by.name} {state.gate.status.value} “{state.title}”{because}",
+            by=decision.by,
+            step=state.number,
+            digest=decision.ref.digest,
+            reason=decision.reason,
+            received_at=decision.received_at.isoformat(),
+        )
+
+    @workflow.signal(name="halt", description="Stop before the next step (domain.incident.HaltRequest)")
+    def halt(self, raw: RawValue) -> None:
+        # An unreadable wish to stop is still a wish to stop.
+        request = read_signal(raw, HaltRequest) or HaltRequest(reason="halted by a signal that could not be read")
+        self._halt = self._halt or request
+
+    @workflow.signal(name="settle", description="Say how a step of unknown outcome stands (domain.incident.SettleRequest)")
+    def settle(self, raw: RawValue) -> None:
+        request = read_signal(raw, SettleRequest)
+        if request is None:
+            self._scribe.record(AuditAction.APPROVAL_REFUSED, "A word on an unknown outcome could not be read")
+            return
+        state = self._run.find(request.step)
+        if state is None or state.status is not StepStatus.UNKNOWN or self._settlement is not None:
+            self._narrator.answer(request.reply_to, "That step's outcome is not in question: nothing changed.")
+            return
+        self._settlement = request
+
+    @workflow.signal(name="recover", description="The source says the anomaly is over (domain.incident.RecoverRequest)")
+    def recover(self, raw: RawValue) -> None:
+        request = read_signal(raw, RecoverRequest)
+        if request is None:
+            return  # the incident, which has the same signal from the same sender, notes it
+        self._run.recovered_at = request.recovered_at
+        for state in self._run.steps:
+            if state.gate is not None and state.gate.is_open:
+                self._show_card(state)
+
+    @workflow.signal(name="attach_thread", description="The alert was delivered after all (domain.narration.PostedMessage)")
+    def attach_thread(self, raw: RawValue) -> None:
+        thread = read_signal(raw, PostedMessage)
+        if thread is not None:
+            self._narrator.attach(thread)
+
+    @workflow.query(name="view", description="How the run stands")
+    def view(self) -> RunbookView:
+        return self._run.view(self._scribe.timeline)
+
+    # --- the story ----------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        run = self._run
+        kind = "Dry run" if run.is_dry else "Runbook"
+        self._scribe.record(
+            AuditAction.RUNBOOK_STARTED,
+            f"{kind} {run.input.runbook.name} started on {run.input.service_id}",
+            by=run.input.started_by,
+            definition=run.input.runbook.version,
+            steps=len(run.steps),
+            dry_run=run.is_dry,
+        )
+        self._narrator.show(AlertState.RUNNING)
+        self._changed()
+
+    async def _steps(self) -> None:
+        for state in self._run.steps:
+            self._stop_if_asked()
+            if not self._applies(state):
+                continue
+            try:
+                await (self._plan_only(state) if self._run.is_dry else self._step(state))
+            except _Failure as failure:
+                await self._failed(state, failure)
+        self._run.status = RunStatus.SUCCEEDED
+        done = sum(state.status is StepStatus.SUCCEEDED for state in self._run.steps)
+        self._run.summary = "Planned only, nothing was run" if self._run.is_dry else f"{done} of {len(self._run.steps)} steps done"
+
+    async def _step(self, state: StepState) -> None:
+        """Plan, ask, execute; again from the plan when the world moved in between. Raises: _Failure, _Stop."""
+        for round_number in range(1, presets.ROUNDS_LIMIT + 1):
+            if state.step.reads_world or state.step.require_approval:
+                state.plan = await self._plan(state)
+            if state.step.require_approval:
+                await self._ask(state, state.plan, round_number)
+            self._stop_if_asked()
+            try:
+                await self._execute(state)
+                return
+            except _Failure as failure:
+                if failure.outcome is not _Outcome.MOVED:
+                    raise
+                self._narrator.note(f"{self._run.position(state)}: {failure.sentence} Planning again.", Tone.WARNING)
+                state.remark = failure.sentence
+        raise _Failure(_Outcome.FAILED, f"the world changed {presets.ROUNDS_LIMIT} times between plan and execution")
+
+    def _applies(self, state: StepState) -> bool:
+        condition = state.step.when
+        if condition is None:
+            return True
+        try:
+            if expressions.holds(condition, self._run.input.names):
+                return True
+        except expressions.ExpressionError as error:
+            state.remark = str(error)
+            raise _Stop(RunStatus.HALTED, f"{self._run.position(state)}: {error}") from error
+        state.status, state.remark = StepStatus.SKIPPED, f"not needed: {condition}"
+        self._scribe.record(
+            AuditAction.STEP_SKIPPED, f"Skipped “{state.title}”: {condition} does not hold", step=state.number, when=condition
+        )
+        self._changed()
+        return False
+
+    async def _plan_only(self, state: StepState) -> None:
+        state.plan = plan = await self._plan(state)
+        state.status, state.remark = StepStatus.SKIPPED, "dry run"
+        self._narrator.note(f"{self._run.position(state)} would do: {plan.title} — {plan.change}")
+        self._scribe.record(
+            AuditAction.STEP_PLANNED,
+            f"Would do “{plan.title}”: {plan.change}",
+            step=state.number,
+            digest=plan.digest,
+            change=plan.change,
+        )
+        self._changed()
+
+    async def _plan(self, state: StepState) -> StepPlan:
+        try:
+            return await workflow.execute_activity(
+                "step.plan",
+                self._request(state),
+                result_type=StepPlan,
+                **presets.PLAN,
+                summary=f"{self._run.position(state)}: {state.step.title}",
+            )
+        except ActivityError as error:
+            failure = _failure_of(error)
+            # Nothing was run: a plan that was not made is never an unknown outcome.
+            raise _Failure(_Outcome.FAILED, failure.sentence) from error
+
+    async def _ask(self, state: StepState, plan: StepPlan | None, round_number: int) -> None:
+        """Wait for a decision. Returns when approved. Raises: _Stop when rejected, expired or cancelled."""
+        if plan is None:
+            raise RuntimeError("an approval needs a plan")
+        timeout = state.step.approval_timeout
+        state.gate = Gate(
+            ref=ApprovalRef(step=state.number, round=round_number, digest=plan.digest),
+            title=plan.title,
+            timeout=timeout,
+            opened_at=workflow.now(),
+        )
+        self._scribe.record(
+            AuditAction.APPROVAL_REQUESTED,
+            f"Approval requested: {plan.title} ({plan.change})",
+            step=state.number,
+            digest=plan.digest,
+            change=plan.change,
+            round=round_number,
+            timeout_seconds=timeout.total_seconds(),
+        )
+        self._enter(state, StepStatus.AWAITING_APPROVAL, RunStatus.AWAITING_APPROVAL)
+        self._show_card(state)
+        self._narrator.show(AlertState.WAITING)
+        self._scribe.urge()
+        await self._decided(state)
+        self._show_card(state)
+        self._narrator.show(AlertState.RUNNING)
+        gate = _gate_of(state)
+        if gate.status is ApprovalStatus.APPROVED:
+            self._enter(state, StepStatus.RUNNING, RunStatus.RUNNING)
+            return
+        state.status, state.remark = StepStatus.SKIPPED, gate.status.value
+        raise _Stop(RunStatus.HALTED, self._not_approved(state, gate))
+
+    async def _decided(self, state: StepState) -> None:
+        """Wait until the gate is no longer open. Durable: survives restarts; its clock starts with the card's delivery."""
+        key = ids.approval_key(state.number, _gate_of(state).ref.round)
+        await self._narrator.delivered(key, unless=lambda: not _gate_of(state).is_open or self._halt is not None)
+        if _gate_of(state).is_open:
+            state.gate = _gate_of(state).started(workflow.now())
+        while (gate := _gate_of(state)).is_open:
+            if self._halt is not None:
+                state.gate = gate.cancelled(self._halt.reason)
+                self._scribe.record(
+                    AuditAction.APPROVAL_CANCELLED,
+                    f"Approval of “{state.title}” cancelled: {self._halt.reason}",
+                    by=self._halt.by,
+                    step=state.number,
+                )
+                return
+            remaining = gate.remaining(workflow.now())
+            if not remaining:
+                state.gate = gate.expired()
+                break
+            try:
+                await workflow.wait_condition(
+                    lambda: not _gate_of(state).is_open or self._halt is not None,
+                    timeout=remaining,
+                    timeout_summary=f"approval of {self._run.position(state)}: {state.title}",
+                )
+            except TimeoutError:
+                continue
+        if _gate_of(state).status is ApprovalStatus.EXPIRED:
+            self._scribe.record(AuditAction.APPROVAL_EXPIRED, f"Nobody decided on “{state.title}” in time", step=state.number)
+
+    async def _execute(self, state: StepState) -> None:
+        """Run the step, and ask a human if its outcome got lost. Raises: _Failure (never of unknown outcome), _Stop."""
+        self._enter(state, StepStatus.RUNNING, RunStatus.RUNNING)
+        while True:
+            try:
+                result = await workflow.execute_activity(
+                    "step.execute",
+                    self._request(state),
+                    result_type=StepResult,
+                    **presets.execute(state.step),
+                    summary=f"{self._run.position(state)}: {state.title}",
+                )
+                break
+            except ActivityError as error:
+                if workflow.cancellation_reason() is not None:
+                    raise asyncio.CancelledError from error
+                failure = _failure_of(error)
+                if failure.outcome is not _Outcome.UNKNOWN:
+                    raise failure from error
+                if await self._settled(state, failure.sentence):
+                    result = StepResult(summary=f"{state.title}: marked as done by {self._settled_by}")
+                    break
+        state.result, state.undo = result, result.undo
+        state.status, state.remark = StepStatus.SUCCEEDED, ""
+        self._scribe.record(AuditAction.STEP_SUCCEEDED, result.summary, step=state.number, outputs=result.outputs)
+        if state.step.type != "slack":  # its message is there to be read
+            self._narrator.note(f"{self._run.position(state)} done: {result.summary}", Tone.SUCCESS)
+        self._changed()
+
+    async def _settled(self, state: StepState, sentence: str) -> bool:
+        """Ask a human what became of the step. Returns: True for done, False for retry. Raises: _Stop for halt."""
+        state.remark, self._settlement = sentence, None
+        self._enter(state, StepStatus.UNKNOWN, RunStatus.UNKNOWN)
+        self._scribe.record(AuditAction.STEP_UNKNOWN, f"Outcome of “{state.title}” is unknown: {sentence}", step=state.number)
+        self._narrator.note(
+            f"{self._run.position(state)} may or may not have happened: {state.title}. {sentence} "
+            "Look, then say done, retry or halt.",
+            Tone.WARNING,
+        )
+        self._narrator.show(AlertState.FAILED)
+        self._scribe.urge()
+        await workflow.wait_condition(lambda: self._settlement is not None or self._halt is not None)
+        if self._settlement is None:
+            raise _Stop(RunStatus.HALTED, f"{self._run.position(state)} is of unknown outcome, and the run was halted")
+        word: SettleRequest = self._settlement
+        self._settled_by = word.by.name
+        self._scribe.record(
+            AuditAction.STEP_SETTLED,
+            f"{word.by.name} says of “{state.title}”: {word.choice}",
+            by=word.by,
+            step=state.number,
+            choice=word.choice,
+        )
+        self._narrator.show(AlertState.RUNNING)
+        if word.choice == "halt":
+            raise _Stop(RunStatus.HALTED, f"{word.by.name} halted the run: {state.title} is of unknown outcome")
+        self._enter(state, StepStatus.RUNNING, RunStatus.RUNNING)
+        return word.choice == "done"
+
+    async def _failed(self, state: StepState, failure: _Failure) -> None:
+        """Report the failed step and, if the runbook says so, take back what was done. Raises: _Stop, always."""
+        state.status, state.remark, state.undo = StepStatus.FAILED, failure.sentence, failure.undo
+        self._scribe.record(
+            AuditAction.STEP_FAILED, f"“{state.title}” failed: {failure.sentence}", step=state.number, error=failure.sentence
+        )
+        self._narrator.note(f"{self._run.position(state)} failed: {state.title}. {failure.sentence}", Tone.FAILURE)
+        self._changed()
+        sentence = f"{self._run.position(state)} failed: {failure.sentence}"
+        if not self._run.input.runbook.rollback_on_failure:
+            raise _Stop(RunStatus.FAILED, sentence)
+        undone, stuck = await self._roll_back()
+        if stuck:
+            raise _Stop(RunStatus.FAILED, f"{sentence} Not taken back: {'; '.join(stuck)}")
+        if undone:
+            raise _Stop(RunStatus.ROLLED_BACK, f"{sentence} Taken back: {'; '.join(undone)}")
+        raise _Stop(RunStatus.FAILED, f"{sentence} Nothing had to be taken back")
+
+    async def _roll_back(self) -> tuple[list[str], list[str]]:
+        """Undo in reverse order what was done. Returns: what was taken back, and what could not be."""
+        undone: list[str] = []
+        stuck: list[str] = []
+        for state in reversed(self._run.steps):
+            if state.undo is None:
+                continue
+            position = self._run.position(state)
+            try:
+                result = await workflow.execute_activity(
+                    "step.undo",
+                    self._undo_request(state, state.undo),
+                    result_type=StepResult,
+                    **presets.UNDO,
+                    summary=f"undo {position}: {state.undo.title}",
+                )
+            except ActivityError as error:
+                sentence = _failure_of(error).sentence
+                stuck.append(f"{state.undo.title} ({sentence})")
+                self._scribe.record(AuditAction.STEP_ROLLBACK_FAILED, f"“{state.undo.title}” failed: {sentence}", step=state.number)
+                self._narrator.note(f"{position} could not be taken back: {state.undo.title}. {sentence}", Tone.FAILURE)
+                continue
+            undone.append(result.summary)
+            state.remark = result.summary
+            if state.status is StepStatus.SUCCEEDED:
+                state.status = StepStatus.ROLLED_BACK
+            self._scribe.record(AuditAction.STEP_ROLLED_BACK, result.summary, step=state.number)
+            self._narrator.note(f"{position} taken back: {result.summary}", Tone.WARNING)
+            self._changed()
+        return undone, stuck
+
+    async def _finish(self) -> None:
+        """Tell and record the end; returns when ClickHouse has every row and Slack every message it will get."""
+        run = self._run
+        run.finished_at = workflow.now()
+        for state in run.steps:
+            if state.status is StepStatus.PENDING:
+                state.status = StepStatus.SKIPPED
+        self._scribe.record(
+            AuditAction.RUNBOOK_FINISHED,
+            f"Runbook {run.input.runbook.name} {_in_words(run.status)}: {run.summary}",
+            status=run.status.value,
+        )
+        self._scribe.write(run.execution())
+        tone = {RunStatus.SUCCEEDED: Tone.SUCCESS, RunStatus.FAILED: Tone.FAILURE}.get(run.status, Tone.WARNING)
+        self._narrator.note(f"Runbook {run.input.runbook.name} {_in_words(run.status)}: {run.summary}", tone)
+        self._narrator.show(None if run.status is RunStatus.SUCCEEDED else AlertState.FAILED)
+        self._changed()
+        await asyncio.gather(self._scribe.drain(), self._narrator.drain())
+
+    # --- helpers ------------------------------------------------------------------------------------------------
+
+    def _stop_if_asked(self) -> None:
+        if self._halt is not None:
+            raise _Stop(RunStatus.HALTED, self._halt.reason)
+        if workflow.cancellation_reason() is not None:
+            raise asyncio.CancelledError  # an activity finished although the run was cancelled, and swallowed that
+
+    def _cancelled(self) -> None:
+        self._run.status, self._run.summary = RunStatus.HALTED, "the run was cancelled in Temporal"
+        for state in self._run.steps:
+            if state.status is StepStatus.RUNNING:
+                state.status, state.remark = StepStatus.UNKNOWN, "cancelled while it ran"
+                self._scribe.record(AuditAction.STEP_UNKNOWN, f"“{state.title}” was cancelled while it ran", step=state.number)
+            elif state.gate is not None and state.gate.is_open:
+                state.gate = state.gate.cancelled(self._run.summary)
+                state.status = StepStatus.SKIPPED
+                self._scribe.record(AuditAction.APPROVAL_CANCELLED, f"Approval of “{state.title}” cancelled", step=state.number)
+                self._show_card(state)
+
+    def _not_approved(self, state: StepState, gate: Gate) -> str:
+        match gate.status:
+            case ApprovalStatus.REJECTED:
+                who = gate.decided_by.name if gate.decided_by else "somebody"
+                return f"{who} rejected “{state.title}”{f': {gate.reason}' if gate.reason else ''}"
+            case ApprovalStatus.EXPIRED:
+                return f"nobody decided on “{state.title}” in time"
+            case _:
+                return gate.reason
+
+    def _refuse(self, decision: Decision, sentence: str) -> None:
+        self._scribe.record(
+            AuditAction.APPROVAL_REFUSED,
+            f"{decision.by.name}: {sentence}",
+            by=decision.by,
+            step=decision.ref.step,
+            choice=decision.choice.value,
+        )
+        self._narrator.answer(decision.reply_to, sentence)
+
+    def _show_card(self, state: StepState) -> None:
+        self._narrator.say(ids.approval_key(state.number, _gate_of(state).ref.round), self._run.card(state))
+
+    def _enter(self, state: StepState, step: StepStatus, run: RunStatus) -> None:
+        state.status, self._run.status = step, run
+        self._changed()
+
+    def _changed(self) -> None:
+        workflow.set_current_details(self._run.details())
+        if self._run.status is not self._status_shown:
+            self._status_shown = self._run.status
+            workflow.upsert_search_attributes([search.STATUS.value_set(self._run.status.value)])
+
+    def _request(self, state: StepState) -> StepRequest:
+        gate = state.gate
+        return StepRequest(
+            workflow_id=self._run.workflow_id,
+            incident_id=self._run.input.incident_id,
+            runbook=self._run.input.runbook.name,
+            number=state.number,
+            step=state.step,
+            names=self._run.input.names,
+            fixed_at=workflow.now(),
+            thread=self._narrator.thread,
+            plan=state.plan,
+            approved_digest=gate.ref.digest if gate is not None and gate.status is ApprovalStatus.APPROVED else None,
+        )
+
+    def _undo_request(self, state: StepState, undo: Undo) -> UndoRequest:
+        return UndoRequest(
+            workflow_id=self._run.workflow_id,
+            incident_id=self._run.input.incident_id,
+            runbook=self._run.input.runbook.name,
+            number=state.number,
+            step=state.step,
+            undo=undo,
+            names=self._run.input.names,
+            thread=self._narrator.thread,
+        )
+
+
+def _gate_of(state: StepState) -> Gate:
+    if state.gate is None:
+        raise RuntimeError("the step has no gate")
+    return state.gate
+
+
+def _in_words(status: RunStatus) -> str:
+    return status.value.replace("_", " ")
+
+
+_CERTAIN = frozenset(
+    {"NotConfigured", "InvalidStep", "Refused", "Conflict", "StepFailed", "Unreachable", "RateLimited", "PayloadInvalid"}
+)
+"""The failures by which a step itself says that it did not happen (`activities.errors`); any other may have happened."""
+
+
+def _failure_of(error: ActivityError) -> _Failure:
+    """What a failed activity means. Only a failure that the step itself reported is certain; a lost attempt is unknown."""
+    cause = error.cause
+    if not isinstance(cause, ApplicationError):
+        return _Failure(_Outcome.UNKNOWN, f"Its outcome got lost ({type(cause).__name__}).")
+    if cause.type == "PlanChanged":
+        return _Failure(_Outcome.MOVED, cause.message)
+    if cause.type not in _CERTAIN:
+        return _Failure(_Outcome.UNKNOWN, cause.message)
+    undo = Undo.model_validate(cause.details[0]) if cause.type == "StepFailed" and cause.details else None
+    return _Failure(_Outcome.FAILED, cause.message, undo)
