@@ -23,6 +23,7 @@ BASE64_CORE_CHARACTERS = 4
 
 _NAME = re.compile(r"[A-Z_][A-Z0-9_]*")
 _TOKEN = re.compile(rf"\$(?:\$|(?P<name>{_NAME.pattern}))")
+_URL = re.compile(r"https?://(?:[^@/?#]*@)?(?P<authority>(?P<host>\[[^\]/?#]+\]|[^/?#:]+)[^/?#]*)", re.IGNORECASE)
 _LOOKS_LIKE_TOKEN = re.compile(r"\$(?=[$A-Z_])")
 
 
@@ -106,7 +107,8 @@ class Secrets:
     def redact(self, text: str) -> str:
         """Put `$NAME` in place of every known value: plain, URL-encoded, escaped for JSON or HTML, or in base64.
 
-        Redact before shortening: half a secret is not recognised.
+        Of a value that is a URL, the host is known too: messages about a connection name it. Redact before shortening: half
+        a secret is not recognised.
         """
         redacted, end = "", 0
         for start, stop, name in self._found(text):
@@ -145,9 +147,15 @@ def _traces(value: str) -> str:
     Every repetition is possessive: the texts searched are foreign, and none may make the search slow.
     """
     shown = value.strip()
-    characters = re.findall(r"\\+|.", shown, re.DOTALL)
-    written_out = "".join(_forms_of(character) for character in characters)
-    return "|".join([written_out, *dict.fromkeys(_base64_traces(shown.encode("utf-8", "surrogateescape")))])
+    traces = [_written_out(shown), *_base64_traces(shown.encode("utf-8", "surrogateescape"))]
+    address = _URL.match(shown)
+    if address:
+        traces += [f"(?i:{_written_out(part)})" for part in (address["authority"], address["host"])]
+    return "|".join(dict.fromkeys(traces))
+
+
+def _written_out(text: str) -> str:
+    return "".join(_forms_of(character) for character in re.findall(r"\\+|.", text, re.DOTALL))
 
 
 def _forms_of(character: str) -> str:

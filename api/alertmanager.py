@@ -16,6 +16,7 @@ from api.alertmanager_format import Alert, Notification, Unusable, incident_id, 
 from api.auth import may_ingest
 from api.bodies import json_body
 from api.intake import take_in
+from api.problems import Problem
 from api.services import Needed, Services
 from api.temporal import NotRunning, within
 from domain.incident import RecoverRequest
@@ -76,7 +77,12 @@ async def _take(raw: dict[str, Any], now: datetime, needed: Services) -> dict[st
 
 async def _fire(alert: Alert, needed: Services) -> str:
     """An outbreak that is known counts as repeated even where its texts changed: annotations carry the current value."""
-    intake = await take_in(needed.temporal, to_anomaly(alert), needed.settings.severity_bands)
+    try:
+        intake = await take_in(needed.temporal, to_anomaly(alert), needed.settings.severity_bands)
+    except Problem as problem:
+        if problem.status == 422:
+            raise Unusable(problem.detail) from None
+        raise
     return "created" if intake == "created" else "repeated"
 
 

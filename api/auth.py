@@ -48,7 +48,7 @@ def presented_key(request: Request) -> str:
     return given[0].decode("latin-1")
 
 
-def identify(request: Request) -> ApiKey:
+async def identify(request: Request) -> ApiKey:
     """The key behind a request, whatever it may do. Raises Problem 401."""
     ring: KeyRing = request.app.state.keys
     key = find_key(presented_key(request), ring.keys())
@@ -60,28 +60,28 @@ def identify(request: Request) -> ApiKey:
 Identified = Annotated[ApiKey, Depends(identify)]
 
 
-def may_ingest(key: Identified) -> ApiKey:
+async def may_ingest(key: Identified) -> ApiKey:
     """Scope `ingestion`, or a full key of an operator. Raises Problem 401, 403."""
     if key.scope is Scope.INGESTION or (key.scope is Scope.FULL and key.role.includes(Role.OPERATOR)):
         return key
     raise _forbidden(key, "post anomalies", "scope ingestion, or scope full with role operator")
 
 
-def may_read(key: Identified) -> ApiKey:
+async def may_read(key: Identified) -> ApiKey:
     """Any key but one of scope `ingestion`. Raises Problem 401, 403."""
     if key.scope is Scope.INGESTION:
         raise _forbidden(key, "read", "scope readonly or full")
     return key
 
 
-def may_operate(key: Identified) -> ApiKey:
+async def may_operate(key: Identified) -> ApiKey:
     """Scope `full` and at least role operator: whatever changes something. Raises Problem 401, 403."""
     if key.scope is Scope.FULL and key.role.includes(Role.OPERATOR):
         return key
     raise _forbidden(key, "act on incidents", "scope full and role operator or admin")
 
 
-def operator(request: Request, key: Annotated[ApiKey, Depends(may_operate)]) -> Actor:
+async def operator(request: Request, key: Annotated[ApiKey, Depends(may_operate)]) -> Actor:
     """Who acts: the key, on the surface that the header `X-InfraSage-Source` names; anything but `cli` counts as `api`."""
     source = Source.CLI if request.headers.get(SOURCE_HEADER) == Source.CLI else Source.API
     return Actor(id=f"key:{key.name}", name=key.name, source=source)

@@ -31,8 +31,12 @@ _BRACKET = re.compile(rb"[\[\]{}]")
 Model = TypeVar("Model", bound=BaseModel)
 
 
-async def read_capped(request: Request, limit_bytes: int, timeout_seconds: float = BODY_TIMEOUT_SECONDS) -> bytes:
-    """The body, of at most `limit_bytes`. Raises Problem 413 as soon as it is longer, 408 when it does not arrive in time."""
+async def read_capped(request: Request, limit_bytes: int, timeout_seconds: float | None = None) -> bytes:
+    """The body, of at most `limit_bytes`. Raises Problem 413 as soon as it is longer, 408 when it does not arrive in time.
+
+    timeout_seconds: default `BODY_TIMEOUT_SECONDS`.
+    """
+    timeout_seconds = timeout_seconds or BODY_TIMEOUT_SECONDS
     too_long = Problem(413, f"The body may have {limit_bytes // 1024} KiB.", headers={"Connection": "close"})
     declared = request.headers.get("content-length", "")
     if declared.isascii() and declared.isdigit() and (len(declared) > 15 or int(declared) > limit_bytes):

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 from temporalio.common import SearchAttributePair
 
-from api.temporal import INCIDENT, INTAKE_SECONDS, TemporalAccess, within
+from api.temporal import INCIDENT, INTAKE_SECONDS, TemporalAccess, service_attribute, within
 from domain.anomaly import Anomaly, SeverityBands
 from domain.incident import IncidentInput, IncidentStatus
 from workflows import search
@@ -25,7 +25,7 @@ class Intake(StrEnum):
 async def take_in(temporal: TemporalAccess, anomaly: Anomaly, bands: SeverityBands) -> Intake:
     """Start the incident of an anomaly.
 
-    Raises TemporalUnavailable after 5 s in all; posting the same again is then safe.
+    Raises TemporalUnavailable after 5 s in all, and posting the same again is then safe; Problem 422 for a name that is too long.
     Durable: whatever it returns, Temporal has the incident.
     """
     workflow_id = incident_workflow_id(anomaly.anomaly_id)
@@ -36,12 +36,12 @@ async def take_in(temporal: TemporalAccess, anomaly: Anomaly, bands: SeverityBan
             IncidentInput(anomaly=anomaly),
             workflow_id=workflow_id,
             attributes=[
-                SearchAttributePair(search.SERVICE, anomaly.service_id),
+                service_attribute(anomaly.service_id),
                 SearchAttributePair(search.SEVERITY, bands.severity(anomaly.anomaly_score).value),
                 SearchAttributePair(search.STATUS, IncidentStatus.OPEN.value),
             ],
             memo={DIGEST_MEMO: digest, "metric_name": anomaly.metric_name, "anomaly_score": anomaly.anomaly_score},
-            summary=f"{anomaly.service_id}: {anomaly.metric_name}"[:200],
+            summary=f"{anomaly.service_id}: {anomaly.metric_name}",
         )
         if created:
             return Intake.CREATED

@@ -6,7 +6,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 
 from domain.base import Durable
+from domain.faults import place_of, reason_of
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -62,9 +63,9 @@ def invalid(faults: Sequence[Fault]) -> Problem:
     return Problem(422, f"{f'{first.path}: ' if first.path else ''}{first.reason}{more}", faults=faults)
 
 
-def faults_of(errors: Sequence[ErrorDetails] | Sequence[Mapping[str, Any]]) -> list[Fault]:
-    """Translate pydantic's errors; the offending value is never repeated, it may be a secret."""
-    return [Fault(path=_path(error["loc"]), reason=_reason(error["type"], error["msg"])) for error in errors]
+def faults_of(errors: Sequence[ErrorDetails]) -> list[Fault]:
+    """Pydantic's errors in words; the offending value is never repeated, it may be a secret."""
+    return [Fault(path=place_of(error["loc"]), reason=reason_of(error)) for error in errors]
 
 
 def invalid_model(error: ValidationError) -> Problem:
@@ -107,7 +108,7 @@ async def _answer_http_exception(request: Request, error: Exception) -> JSONResp
 
 async def _answer_validation(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class alone
-    faults = faults_of(error.errors())
+    faults = faults_of(cast("Sequence[ErrorDetails]", error.errors()))
     return problem_response(invalid([fault.model_copy(update={"path": _without_kind(fault.path)}) for fault in faults]))
 
 
@@ -119,21 +120,3 @@ async def _answer_crash(request: Request, error: Exception) -> JSONResponse:
 def _without_kind(path: str) -> str:
     """FastAPI begins a path with where the value was: `query.limit`."""
     return path.split(".", 1)[1] if "." in path else path
-
-
-def _path(location: Sequence[int | str]) -> str:
-    path = ""
-    for part in location:
-        if isinstance(part, int):
-            path += f"[{part}]"
-        else:
-            path += f".{part}" if path else part
-    return path
-
-
-def _reason(kind: str, message: str) -> str:
-    if kind == "extra_forbidden":
-        return "is not a key that is known here"
-    if kind == "missing":
-        return "is missing"
-    return message.removeprefix("Value error, ")

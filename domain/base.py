@@ -31,6 +31,7 @@ def _to_utc(value: datetime) -> datetime:
 
 
 _RFC_3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(\.\d{1,30})?([Zz]|[+-]\d\d:\d\d)\Z", re.ASCII)
+_RFC_3339_IN_WORDS = "must be an RFC 3339 time with a zone, such as 2026-04-10T12:00:05Z"
 _MICROSECOND_DIGITS = 6
 
 
@@ -39,16 +40,17 @@ def _from_rfc_3339(value: object) -> object:
     if not isinstance(value, str):
         return value
     match = _RFC_3339.match(value)
-    if match:
-        date, clock, fraction, zone = match.groups(default="")
-        try:
-            return datetime.fromisoformat(f"{date}T{clock}{fraction[: _MICROSECOND_DIGITS + 1]}{zone.upper()}")
-        except ValueError:
-            pass  # 30 February: shaped like an instant, and none; the sentence below says what is allowed
-    raise ValueError("must be an RFC 3339 time with a zone, such as 2026-04-10T12:00:05Z")
+    if not match:
+        raise ValueError(_RFC_3339_IN_WORDS)
+    date, clock, fraction, zone = match.groups(default="")
+    try:
+        return datetime.fromisoformat(f"{date}T{clock}{fraction[: _MICROSECOND_DIGITS + 1]}{zone.upper()}")
+    except ValueError as error:  # 30 February is shaped like a date, and is none
+        raise ValueError(_RFC_3339_IN_WORDS) from error
 
 
-def _one_line(value: str) -> str:
+def one_line(value: str) -> str:
+    """Refuse what is not one printable line."""
     for character in value:
         if not character.isprintable():
             raise ValueError(f"may not contain the control or invisible character U+{ord(character):04X}")
@@ -58,14 +60,15 @@ def _one_line(value: str) -> str:
 _LAYOUT = frozenset("\t\n\r")
 
 
-def _storable(value: str) -> str:
+def storable(value: str) -> str:
+    """Refuse control characters but tabs and line breaks, and surrogates, which UTF-8 cannot write."""
     for character in value:
         if unicodedata.category(character) in ("Cc", "Cs") and character not in _LAYOUT:
             raise ValueError(f"may not contain the control character U+{ord(character):04X}")
     return value
 
 
-_BRACKETS = re.compile(r"\[!?\]?[^\]]*\]")
+_BRACKETS = re.compile(r"\[!?+\]?+[^\]]*+\]")
 
 
 def _closed(value: str) -> str:
@@ -93,13 +96,13 @@ UtcDatetime = Annotated[AwareDatetime, AfterValidator(_to_utc)]
 Rfc3339 = Annotated[UtcDatetime, BeforeValidator(_from_rfc_3339)]
 """An instant as an edge takes it; digits beyond the microsecond are cut off."""
 
-Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(_one_line)]
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(one_line)]
 """A name of one printable line, 1 to 200 characters."""
 
 Glob = Annotated[Name, AfterValidator(_closed)]
 """A name in which `*`, `?` and `[…]` are wildcards. There is no empty one: whoever means all writes `*`."""
 
-Text = Annotated[str, StringConstraints(strip_whitespace=True, max_length=8_000), AfterValidator(_storable)]
+Text = Annotated[str, StringConstraints(strip_whitespace=True, max_length=8_000), AfterValidator(storable)]
 """Foreign text of up to 8,000 characters, without control characters but tabs and line breaks: it is shown in terminals too.
 What is shown of it is clipped where it is shown."""
 

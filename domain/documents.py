@@ -42,8 +42,9 @@ def unsayable(document: object) -> list[tuple[Place, str]]:
             found.append((place, reason))
         for key, member in _members(value):
             characters += len(key) if isinstance(key, str) else 0
-            if isinstance(value, dict) and not isinstance(key, str):
-                found.append(((*place, str(key)), "is a key that is not a text; put it in quotes"))
+            reason = _reason_of_key(key) if isinstance(value, dict) else None
+            if reason:
+                found.append(((*place, str(key)), reason))
             else:
                 waiting.append(((*place, cast("int | str", key)), member))
     return sorted(found, key=lambda fault: [str(part) for part in fault[0]])
@@ -54,6 +55,10 @@ def _members(value: object) -> Iterator[tuple[object, object]]:
         yield from cast("dict[Any, Any]", value).items()
     elif isinstance(value, list):
         yield from enumerate(cast("list[Any]", value))
+
+
+def _reason_of_key(key: object) -> str | None:
+    return _reason_of_text(key) if isinstance(key, str) else "is a key that is not a text; put it in quotes"
 
 
 def _reason(value: object) -> str | None:

@@ -1,19 +1,28 @@
 """Conditions and text substitution over flat scalar names: all the language a runbook has.
 
-Conditions are evaluated by simpleeval, without functions, attributes or subscripts; text takes `{{ name }}` and nothing more,
-because a template language on foreign text is an injection waiting for its payload.
+A condition compares and combines, and nothing else: `anomaly_score > 0.7 and severity in ['high', 'critical']`.
+Text takes `{{ name }}` and nothing more: a template language on foreign text is an injection waiting for its payload.
 """
 
-import ast
-import re
-from collections.abc import Collection, Mapping
-from typing import Any
-
-import simpleeval
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 
 from domain.anomaly import Anomaly, Severity
+from domain.conditions import ExpressionError, Scalar, clip, compile_condition, evaluate, usable_number
 
-Scalar = str | int | float | bool | None
+__all__ = [
+    "ANOMALY_NAMES",
+    "RENDERED_LIMIT_CHARACTERS",
+    "RUN_NAMES",
+    "ExpressionError",
+    "Scalar",
+    "check_condition",
+    "check_text",
+    "holds",
+    "names_of",
+    "placeholders",
+    "render",
+]
 
 ANOMALY_NAMES = frozenset(
     {
@@ -33,45 +42,8 @@ ANOMALY_NAMES = frozenset(
 RUN_NAMES = frozenset({"service_id", "environment"})
 """What a run started by hand can refer to, beside its inputs."""
 
-EXPRESSION_LIMIT_CHARACTERS = 500
-
-_PLACEHOLDER = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_-]*)*\Z")
-
-_ALLOWED_NODES = (
-    ast.Expression,
-    ast.BoolOp,
-    ast.And,
-    ast.Or,
-    ast.UnaryOp,
-    ast.Not,
-    ast.USub,
-    ast.UAdd,
-    ast.BinOp,
-    ast.Add,
-    ast.Sub,
-    ast.Mult,
-    ast.Div,
-    ast.Mod,
-    ast.Compare,
-    ast.Eq,
-    ast.NotEq,
-    ast.Lt,
-    ast.LtE,
-    ast.Gt,
-    ast.GtE,
-    ast.In,
-    ast.NotIn,
-    ast.Name,
-    ast.Load,
-    ast.Constant,
-    ast.Tuple,
-    ast.List,
-)
-
-
-class ExpressionError(ValueError):
-    """An expression or a placeholder that cannot be used; the text is one sentence for the runbook's author."""
+RENDERED_LIMIT_CHARACTERS = 100_000
+"""A thousand placeholders of a long root cause are a mistake; Temporal refuses payloads above 2 MiB."""
 
 
 def names_of(anomaly: Anomaly, severity: Severity) -> dict[str, Scalar]:
@@ -83,68 +55,99 @@ def names_of(anomaly: Anomaly, severity: Severity) -> dict[str, Scalar]:
 
 def check_condition(expression: str, known: Collection[str] = ANOMALY_NAMES) -> None:
     """Refuse what `holds` could not evaluate. Raises ExpressionError: syntax, an unknown name, a forbidden construct."""
-    _parse(expression, known)
+    _require_known(compile_condition(expression).names, known)
 
 
 def holds(expression: str, names: Mapping[str, Scalar]) -> bool:
-    """Evaluate a condition. Raises ExpressionError when it cannot be evaluated or is not a bool: never true by accident."""
-    _parse(expression, names)
-    evaluator = simpleeval.EvalWithCompoundTypes(names=dict(names), functions={})
-    try:
-        value: Any = evaluator.eval(expression)
-    except Exception as error:  # simpleeval passes on whatever the operands raise, TypeError and ZeroDivisionError among them
-        raise ExpressionError(f"'{expression}' cannot be evaluated: {error}") from error
-    if not isinstance(value, bool):
-        raise ExpressionError(f"'{expression}' gives {type(value).__name__}; a condition must give true or false")
-    return value
+    """Evaluate a condition. Raises ExpressionError when it cannot be evaluated or is not a bool: never true by accident.
+
+    A name that is None is unknown: it may be compared with the word `None` (`environment == None`) and with nothing else.
+    Pure and fast: a condition is parsed once per process.
+    """
+    condition = compile_condition(expression)
+    _require_known(condition.names, names)
+    return evaluate(condition, names)
 
 
-def _parse(expression: str, known: Collection[str]) -> None:
-    if not expression.strip():
-        raise ExpressionError("a condition may not be empty")
-    if len(expression) > EXPRESSION_LIMIT_CHARACTERS:
-        raise ExpressionError(f"a condition may have {EXPRESSION_LIMIT_CHARACTERS} characters, not {len(expression)}")
-    try:
-        tree = ast.parse(expression.strip(), mode="eval")
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise ExpressionError(f"'{expression}' is not a valid condition") from error
-    for node in ast.walk(tree):
-        if not isinstance(node, _ALLOWED_NODES):
-            raise ExpressionError(f"'{expression}' may only compare and combine names and constants")
-        if isinstance(node, ast.Name) and node.id not in known:
-            raise ExpressionError(f"'{node.id}' is not known here; known are {', '.join(sorted(known))}")
+def _require_known(used: Collection[str], known: Collection[str]) -> None:
+    for name in sorted(used):
+        if name not in known:
+            raise ExpressionError(_unknown(f"'{clip(name)}'", known))
+
+
+def _unknown(what: str, known: Collection[str]) -> str:
+    return f"{what} is not known here; known are {', '.join(sorted(known))}"
+
+
+_NAME_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-.")
 
 
 def placeholders(text: str) -> list[str]:
     """The names that `text` refers to, in order. Raises ExpressionError for a placeholder that is not a plain name."""
-    names = [match.group(1).strip() for match in _PLACEHOLDER.finditer(text)]
-    for name in names:
-        if not _NAME.match(name):
-            raise ExpressionError(f"'{{{{ {name} }}}}' is not a name; only {{{{ name }}}} is substituted")
-    return names
+    return [piece.name for piece in _pieces(text) if isinstance(piece, _Placeholder)]
 
 
 def check_text(text: str, known: Collection[str]) -> None:
     """Refuse placeholders that `render` could not fill. Raises ExpressionError naming the first unknown one."""
     for name in placeholders(text):
         if name not in known:
-            raise ExpressionError(f"'{{{{ {name} }}}}' is not known here; known are {', '.join(sorted(known))}")
+            raise ExpressionError(_unknown(f"'{{{{ {clip(name)} }}}}'", known))
 
 
 def render(text: str, names: Mapping[str, Scalar]) -> str:
     """Fill in the placeholders, once: what a value contains is never substituted again.
 
     Raises ExpressionError for a name that is unknown or has no value: a command with a hole in it is not run.
+    Raises ExpressionError as well for more than `RENDERED_LIMIT_CHARACTERS`.
     """
-    placeholders(text)
+    rendered: list[str] = []
+    length = 0
+    for piece in _pieces(text):
+        filled = _shown(piece.name, names.get(piece.name)) if isinstance(piece, _Placeholder) else piece
+        length += len(filled)
+        if length > RENDERED_LIMIT_CHARACTERS:
+            raise ExpressionError(f"the text would have more than {RENDERED_LIMIT_CHARACTERS:,} characters")
+        rendered.append(filled)
+    return "".join(rendered)
 
-    def fill(match: re.Match[str]) -> str:
-        name = match.group(1).strip()
-        value = names.get(name)
-        if value is None:
-            raise ExpressionError(f"'{{{{ {name} }}}}' has no value in this run")
-        if isinstance(value, bool):
-            return "true" if value else "false"
-        return str(value)
 
-    return _PLACEHOLDER.sub(fill, text)
+def _shown(name: str, value: Scalar) -> str:
+    if value is None:
+        raise ExpressionError(f"'{{{{ {clip(name)} }}}}' has no value in this run")
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        try:
+            return str(usable_number(value))
+        except ExpressionError as error:
+            raise ExpressionError(f"'{{{{ {clip(name)} }}}}' cannot be written: {error}") from error
+    return value
+
+
+@dataclass(frozen=True)
+class _Placeholder:
+    name: str
+
+
+def _pieces(text: str) -> Iterator[str | _Placeholder]:
+    """Cut `text` at its placeholders, in one pass: a search by regular expression takes quadratic time over `{{{{{{…`."""
+    position = 0
+    while (opening := text.find("{{", position)) >= 0:
+        closing = text.find("}}", opening + 2)
+        if closing < 0:
+            raise ExpressionError("a '{{' is never closed by '}}'")
+        name = text[opening + 2 : closing].strip()
+        if not _is_name(name):
+            raise ExpressionError(f"'{{{{ {clip(name)} }}}}' is not a name; only {{{{ name }}}} is substituted")
+        yield text[position:opening]
+        yield _Placeholder(name)
+        position = closing + 2
+    yield text[position:]
+
+
+def _is_name(text: str) -> bool:
+    """A plain name, or names joined by dots of which the later ones may contain dashes."""
+    if not _NAME_CHARACTERS.issuperset(text):
+        return False
+    first, *rest = text.split(".")
+    return first.isidentifier() and all(part.replace("-", "_").isidentifier() and part[0] != "-" for part in rest)

@@ -46,6 +46,9 @@ CACHED_WORKFLOWS = 2_000
 STICKY_TIMEOUT = timedelta(seconds=1)
 """How long a task waits for the worker that has the run cached. The SDK's 10 s is what a click after a crash would wait."""
 
+HEARTBEAT = timedelta(seconds=2)
+"""How often a running step is heard of, and so how soon a cancellation reaches it; the SDK's own would be 8 s here."""
+
 DRAIN = timedelta(seconds=20)
 """How long running activities may finish when a worker is stopped."""
 
@@ -105,22 +108,27 @@ async def connect(**overrides: Any) -> Client:
 def orchestrator_worker(client: Client, activities: Sequence[Callable[..., Any]], **overrides: Any) -> Worker:
     """The worker of the task queue. `client` must carry the plugin, which brings workflows, sandbox and converter."""
     options: dict[str, Any] = {
+        "task_queue": TASK_QUEUE,
         "max_cached_workflows": CACHED_WORKFLOWS,
         "sticky_queue_schedule_to_start_timeout": STICKY_TIMEOUT,
         "graceful_shutdown_timeout": DRAIN,
+        "default_heartbeat_throttle_interval": HEARTBEAT,
+        "max_heartbeat_throttle_interval": HEARTBEAT,
         **overrides,
     }
-    return Worker(client, task_queue=TASK_QUEUE, activities=activities, **options)
+    return Worker(client, activities=activities, **options)
 
 
 async def ensure_search_attributes(client: Client) -> None:
     """Register the search attributes that the namespace lacks. Safe to run twice and by several processes at once."""
-    namespace = client.namespace
-    known = await client.operator_service.list_search_attributes(ListSearchAttributesRequest(namespace=namespace))
-    missing = {
-        key.name: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD for key in search.ALL if key.name not in known.custom_attributes
-    }
+    known = await client.operator_service.list_search_attributes(ListSearchAttributesRequest(namespace=client.namespace))
+    missing = [key.name for key in search.ALL if key.name not in known.custom_attributes]
     if missing:
-        await client.operator_service.add_search_attributes(
-            AddSearchAttributesRequest(namespace=namespace, search_attributes=missing)
-        )
+        await add_search_attributes(client, missing)
+
+
+async def add_search_attributes(client: Client, names: Sequence[str]) -> None:
+    """Register keyword attributes under these names. Raises RPCError for what the server does not allow."""
+    keyword = IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD
+    request = AddSearchAttributesRequest(namespace=client.namespace, search_attributes=dict.fromkeys(names, keyword))
+    await client.operator_service.add_search_attributes(request)

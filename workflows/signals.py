@@ -2,9 +2,9 @@
 
 from typing import TypeVar
 
-from pydantic import ValidationError
 from temporalio import workflow
 from temporalio.common import RawValue
+from temporalio.exceptions import FailureError
 
 from domain.base import Durable
 
@@ -15,5 +15,5 @@ def read_signal(raw: RawValue, model: type[SignalModel]) -> SignalModel | None:
     """Decode the argument of a signal. Returns: None if it does not fit `model`; the caller notes that."""
     try:
         return workflow.payload_converter().from_payload(raw.payload, model)
-    except (ValidationError, ValueError, KeyError):
+    except FailureError:
         return None

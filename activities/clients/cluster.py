@@ -22,7 +22,7 @@ from lightkube.types import PatchType
 
 from activities.clients.cluster_connection import SERVICE_ACCOUNT, address, connect, find_cluster
 from activities.clients.cluster_failures import CALL_FAILURES, ClusterCall, NotApplied, translate
-from activities.errors import Conflict, InvalidStep, Refused, clip
+from activities.errors import Conflict, InvalidStep, Refused, StepFailed, clip
 
 CALL_TIMEOUT = timedelta(seconds=15)
 """Bound of one whole call, credential plugin included; httpx2's own timeouts only bound each read."""
@@ -134,7 +134,8 @@ class KubernetesCluster:
         The guard is the replica count and not resourceVersion, which every status update moves. Safe to run twice: a
         Deployment that is already at `target` is success, because an earlier attempt may have lost only its answer.
         `dry_run` lets the server check everything (permission, admission, guard) and store nothing.
-        Raises: Conflict when the count is neither; otherwise as `read_scale`.
+        Raises: Conflict when the count is neither; StepFailed without an undo when an admission rule of the cluster stored
+        another count (Refused in a dry run); otherwise as `read_scale`, where after Unreachable the change may be made.
         """
         _require_count("the expected replica count", expected)
         _require_count("the wished replica count", target)
@@ -152,7 +153,7 @@ class KubernetesCluster:
         except NotApplied as refusal:
             reason = str(refusal)
         else:
-            return _written(scale, target, f"{deployment} in {namespace}")
+            return _written(scale, target, f"{deployment} in {namespace}", dry_run=dry_run)
         return await self._settle_unapplied_scale(namespace, deployment, expected, target, reason)
 
     async def rollout_status(self, namespace: str, deployment: str) -> RolloutStatus:
@@ -255,12 +256,13 @@ def _uid(found: Deployment | DeploymentScale) -> str:
     return (found.metadata and found.metadata.uid) or ""
 
 
-def _written(scale: DeploymentScale, target: int, subject: str) -> ScaleState:
+def _written(scale: DeploymentScale, target: int, subject: str, *, dry_run: bool) -> ScaleState:
     # `replicas` is omitempty: the server leaves it out when it is 0.
     replicas = (scale.spec and scale.spec.replicas) or 0
-    if replicas != target:
-        raise Refused(f"{subject} was to have {target} replicas, but an admission rule of the cluster made it {replicas}")
-    return ScaleState(replicas=replicas, ready=None, uid=_uid(scale))
+    if replicas == target:
+        return ScaleState(replicas=replicas, ready=None, uid=_uid(scale))
+    fault = f"{subject} was to have {target} replicas, but an admission rule of the cluster makes it {replicas}"
+    raise Refused(fault) if dry_run else StepFailed(fault, undo=None)
 
 
 def _deployment_call(verb: str, resource: str, namespace: str, deployment: str) -> ClusterCall:

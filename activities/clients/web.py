@@ -40,6 +40,7 @@ __all__ = [
     "check_header_names",
     "check_method",
     "system_resolver",
+    "system_trust",
 ]
 
 RESOLVE_TIMEOUT = timedelta(seconds=10)

@@ -11,7 +11,7 @@ import os
 import ssl
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Self, cast
 
 import httpcore
 
@@ -73,12 +73,13 @@ async def exchange(target: Target, request: HttpRequest, *, tls: ssl.SSLContext,
     url = target.url
     try:
         async with (
+            JudgedBackend(target, deadline) as backend,
             httpcore.AsyncConnectionPool(
                 ssl_context=tls,
                 max_keepalive_connections=0,
                 http2=False,
                 retries=0,
-                network_backend=JudgedBackend(target, deadline),
+                network_backend=backend,
             ) as pool,
             pool.stream(
                 request.method,
@@ -95,13 +96,24 @@ async def exchange(target: Target, request: HttpRequest, *, tls: ssl.SSLContext,
 
 
 class JudgedBackend(httpcore.AsyncNetworkBackend):
-    """Connect to the judged addresses whatever httpcore asks for: no name is resolved a second time."""
+    """Connect to the judged addresses whatever httpcore asks for: no name is resolved a second time.
+
+    Leaving it closes the connection: httpcore leaves one open that is cancelled within its TLS handshake.
+    """
 
     def __init__(self, target: Target, deadline: float) -> None:
         self._target = target
         self._deadline = deadline
         # httpcore declares a second, empty AnyIOBackend for machines without anyio, which hides the type of the real one.
         self._sockets = cast(httpcore.AsyncNetworkBackend, httpcore.AnyIOBackend())
+        self._connection: httpcore.AsyncNetworkStream | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._connection is not None:
+            await self._connection.aclose()
 
     async def connect_tcp(
         self,
@@ -117,9 +129,12 @@ class JudgedBackend(httpcore.AsyncNetworkBackend):
             left = self._deadline - asyncio.get_running_loop().time()
             share = left / (len(self._target.addresses) - position)
             try:
-                return await self._sockets.connect_tcp(str(address), self._target.url.port, timeout=max(share, 0))
+                connection = await self._sockets.connect_tcp(str(address), self._target.url.port, timeout=max(share, 0))
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
+            else:
+                self._connection = connection
+                return connection
         raise failure
 
     async def connect_unix_socket(

@@ -1,13 +1,24 @@
 """The alert of an anomaly, in the words and the order of InfraSage's own page; what is unknown is left out."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from slack_sdk.models.blocks import Block, ButtonElement
 
 from activities.messages.figures import instant, percent, score
 from activities.messages.foreign import clipped, one_line, paragraph, size
-from activities.messages.parts import SlackMessage, button, buttons, divider, header, label, lines, message, prose, view_button
+from activities.messages.parts import (
+    SlackMessage,
+    Surroundings,
+    button,
+    buttons,
+    divider,
+    header,
+    label,
+    lines,
+    message,
+    prose,
+    view_button,
+)
 from domain.anomaly import Anomaly
 from domain.incident import EscalationKind
 from domain.memory import historical_match
@@ -25,19 +36,8 @@ ACTIONS_LIMIT = 2_500
 MATCH_LIMIT = 800
 
 
-@dataclass(frozen=True)
-class Surroundings:
-    """What a message may refer to: where the console is, and what clicks are good for."""
-
-    console_url: str
-    """`INFRASAGE_URL`."""
-    interactive: bool
-    """Whether clicks reach us: only with the bot. A webhook's messages have no buttons but links."""
-    offers: frozenset[EscalationKind] = frozenset()
-    """The escalations that are configured."""
-
-
 def alert_message(alert: Alert, surroundings: Surroundings) -> SlackMessage:
+    """Draw the alert. The buttons for a ticket and for paging are there only where a click does something."""
     anomaly = alert.anomaly
     blocks: list[Block] = [
         header(f"🚨 Anomaly Detected — {one_line(anomaly.service_id, 120)}"),

@@ -7,11 +7,11 @@ from typing import Any, cast
 
 from slack_sdk.models.blocks import Block
 
-from activities.messages.alert import Surroundings
 from activities.messages.figures import duration, instant
-from activities.messages.foreign import ELLIPSIS, clipped, escaped, one_line, size
+from activities.messages.foreign import escaped, one_line
 from activities.messages.parts import (
     SlackMessage,
+    Surroundings,
     button,
     buttons,
     divider,
@@ -36,6 +36,7 @@ VALUE_LIMIT_CHARACTERS = 2_000
 NAME_LIMIT = 200
 TITLE_LIMIT = 500
 CHANGE_LIMIT = 2_000
+FACT_LABEL_LIMIT = 60
 FACT_LIMIT = 300
 FACTS_SHOWN = 10
 REASON_LIMIT = 800
@@ -64,7 +65,10 @@ def encode_ref(workflow_id: str, ref: ApprovalRef) -> str:
 
 
 def decode_ref(value: str) -> tuple[str, ApprovalRef]:
-    """Read a button's value. Returns: the workflow id and the request. Raises ValueError for anything `encode_ref` does not write."""
+    """Read a button's value. Returns: the workflow id and the request.
+
+    Raises: ValueError for anything that `encode_ref` does not write.
+    """
     try:
         workflow_id, ref = _parsed(value)
     except (ValueError, TypeError, KeyError, RecursionError):
@@ -83,11 +87,9 @@ def approval_message(card: ApprovalCard, surroundings: Surroundings) -> SlackMes
 
 
 def outcome_message(card: ApprovalCard) -> SlackMessage:
-    """The outcome of a card in one line, for where the card itself cannot be changed (a webhook)."""
-    mark, outcome = _outcome(card)
-    title = one_line(card.title, TITLE_LIMIT)
-    what = f"{one_line(card.runbook, NAME_LIMIT)} — step {card.step}/{card.step_count}: {title}"
-    return message([marked(mark, f"{outcome}: {what}"), *_reason(card)])
+    """The outcome of a card in a few lines, for where the card itself cannot be changed (a webhook)."""
+    what = f"{one_line(card.runbook, NAME_LIMIT)} — step {card.step}/{card.step_count}: {one_line(card.title, TITLE_LIMIT)}"
+    return message([marked(*_outcome(card)), *lines([what]), *_reason(card)])
 
 
 def _facts(card: ApprovalCard) -> list[str]:
@@ -98,9 +100,9 @@ def _facts(card: ApprovalCard) -> list[str]:
     ]
     if change := one_line(card.change, CHANGE_LIMIT):
         texts.append(f"Change: {change}")
-        if size(change) > CHANGE_LIMIT - 5 and change.endswith(ELLIPSIS):
+        if change != one_line(card.change, 2 * CHANGE_LIMIT):
             texts.append("The change is longer than Slack can show: read all of it in InfraSage before you decide.")
-    facts = [(one_line(fact.label, NAME_LIMIT), one_line(fact.value, FACT_LIMIT)) for fact in card.facts]
+    facts = [(one_line(fact.label, FACT_LABEL_LIMIT), one_line(fact.value, FACT_LIMIT)) for fact in card.facts]
     shown = [(name, value) for name, value in facts if name and value]
     texts += [f"{name}: {value}" for name, value in shown[:FACTS_SHOWN]]
     if len(shown) > FACTS_SHOWN:
@@ -113,7 +115,9 @@ def _facts(card: ApprovalCard) -> list[str]:
 
 def _request(card: ApprovalCard, surroundings: Surroundings) -> Iterable[Block]:
     if card.recovered_at:
-        yield marked("ℹ️", f"The source reported at {instant(card.recovered_at)} that the anomaly is over. Is the step still needed?")
+        yield marked(
+            "ℹ️", f"The source reported at {instant(card.recovered_at)} that the anomaly is over. Is the step still needed?"
+        )
     if surroundings.interactive:
         value = encode_ref(card.workflow_id, card.ref)
         yield buttons(
@@ -157,7 +161,8 @@ def _by(actor: Actor | None) -> str:
 
 def _reason(card: ApprovalCard) -> Iterable[Block]:
     if reason := one_line(card.reason, REASON_LIMIT):
-        yield from lines([f"Reason: {reason}"])
+        name = "Note" if card.status is ApprovalStatus.APPROVED else "Reason"
+        yield from lines([f"{name}: {reason}"])
 
 
 def _parsed(value: str) -> tuple[str, ApprovalRef]:

@@ -24,8 +24,8 @@ _JOINERS = frozenset("\u200c\u200d")
 _DECEIVING = frozenset({"Cc", "Cf", "Cs"})
 """Control, format (all bidi controls, tags, zero-width characters) and surrogate characters."""
 _LINE_BREAKS = re.compile(r"\r\n|[\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029]")
-_EMOJI_OPENING = re.compile(r":(?=[^\s:]{1,100}:)(?!\d\d:)")
-"""The first colon of `:name:`; two digits between colons are a time of day."""
+_EMOJI_OPENING = re.compile(r":(?=[^\s:/]{1,100}:)(?!\d\d:)")
+"""The first colon of `:name:`; two digits between colons are a time of day, and what holds a slash is a URL with a port."""
 _MARKUP = str.maketrans({"*": "∗", "~": "∼", "`": "ˋ"})
 """Look-alikes: mrkdwn has no escape for its own formatting characters."""
 _UNDERSCORE_AT_EDGE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")

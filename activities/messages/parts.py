@@ -7,7 +7,7 @@ Limits: docs.slack.dev/reference/block-kit (header 150, section text 3,000, butt
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 from slack_sdk.models.blocks import (
@@ -24,6 +24,7 @@ from slack_sdk.models.blocks import (
 
 from activities.messages.foreign import clipped, escaped, paragraph, size, without_emoji
 from activities.messages.terminal import lines_of
+from domain.incident import EscalationKind
 
 HEADER_LIMIT = 150
 SECTION_LIMIT = 3_000
@@ -44,9 +45,21 @@ class SlackMessage:
     blocks: list[dict[str, Any]]
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """What a message may refer to: where the console is, and what clicks are good for."""
+
+    console_url: str
+    """`INFRASAGE_URL`."""
+    interactive: bool
+    """Whether clicks reach us: only with the bot. A webhook's messages have no buttons but links."""
+    offers: frozenset[EscalationKind] = frozenset()
+    """The escalations that are configured."""
+
+
 def message(blocks: Iterable[Block]) -> SlackMessage:
     """Put a message together; its text says the same as its blocks, without rules and buttons."""
-    built = [block.to_dict() for block in blocks]
+    built = [cast("dict[str, Any]", block.to_dict()) for block in blocks]
     told = [line for block in built if block["type"] not in ("divider", "actions") for line in lines_of(block)]
     return SlackMessage(text=_fallback("\n".join(told)), blocks=built)
 
@@ -105,7 +118,7 @@ def button(text: str, action_id: str, value: str, style: str | None = None) -> B
 
 
 def view_button(console_url: str, incident_id: str) -> ButtonElement:
-    """The link to the incident's page. Slack reports the click as well, as action `view_incident`, which needs no answer but 200."""
+    """The link to the incident's page. Slack reports the click as well (`view_incident`); it needs no answer but 200."""
     return ButtonElement(
         text=PlainTextObject(text=VIEW_LABEL, emoji=True), action_id=VIEW_ACTION, url=incident_url(console_url, incident_id)
     )

@@ -36,7 +36,9 @@ def lines_of(block: Mapping[str, Any]) -> list[str]:
         case "image":
             return [clean(str(block["alt_text"]))]
         case other:
-            raise ValueError(f"a block of type {other!r} has no rendering as text; header, divider, section, context, actions and image have")
+            raise ValueError(
+                f"a block of type {other!r} has no rendering as text; header, divider, section, context, actions and image have"
+            )
 
 
 def _items(block: Mapping[str, Any], key: str) -> Sequence[Mapping[str, Any]]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextvars import ContextVar
 from datetime import timedelta
 
@@ -35,15 +35,16 @@ def say(progress: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def beating(interval: timedelta = HEARTBEAT_INTERVAL) -> AsyncIterator[None]:
+async def beating(interval: timedelta = HEARTBEAT_INTERVAL) -> AsyncGenerator[None]:
     """Send a heartbeat at once and at every `interval` while the body runs, whatever it waits for."""
     pulse = _Pulse()
 
     async def beat() -> None:
         while True:
-            pulse.beat()
             await asyncio.sleep(interval.total_seconds())
+            pulse.beat()
 
+    pulse.beat()
     token = _pulse.set(pulse)
     beats = asyncio.create_task(beat())
     try:
@@ -51,5 +52,4 @@ async def beating(interval: timedelta = HEARTBEAT_INTERVAL) -> AsyncIterator[Non
     finally:
         _pulse.reset(token)
         beats.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await beats
+        await asyncio.wait({beats})

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, Protocol
 from pydantic import Field
 from temporalio import activity
 
-from activities.errors import InvalidStep, NotConfigured, OrchestratorError, PlanChanged, StepFailed, TransientError
+from activities.errors import InvalidStep, NotConfigured, OrchestratorError, PlanChanged, Refused, StepFailed, TransientError
 from activities.steps import heartbeat
 from activities.steps.base import plan_of, read_as, step_of
 from domain import expressions
@@ -33,6 +33,11 @@ class Rollout(Protocol):
     def is_complete(self) -> bool: ...
 
     @property
+    def is_observed(self) -> bool:
+        """Whether the counts and `has_failed` are about the newest spec yet."""
+        ...
+
+    @property
     def has_failed(self) -> bool: ...
 
     @property
@@ -45,7 +50,10 @@ class ClusterPort(Protocol):
     async def read_scale(self, namespace: str, deployment: str) -> Scale: ...
 
     async def set_replicas(self, namespace: str, deployment: str, *, expected: int, target: int) -> Scale:
-        """Change `expected` to `target` in one atomic request; a count that is neither is a Conflict and stays."""
+        """Change `expected` to `target` in one atomic request; a count that is neither is a Conflict and stays.
+
+        Raises: StepFailed without an undo when the cluster stored a count that is not `target`.
+        """
         ...
 
     async def rollout_status(self, namespace: str, deployment: str) -> Rollout: ...
@@ -115,10 +123,15 @@ class KubernetesSteps:
         if seen == wish.replicas:
             summary = f"{wish.deployment} already has {_counted(seen)}, nothing was changed"
             return StepResult(summary=summary, outputs={"replicas_before": seen, "replicas": seen})
-        undo = _undo(wish, seen)
-        if not repeated:
-            await self._scale(wish, seen, undo)
-        await self._wait_for_rollout(wish, deadline, undo)
+        undo = _undo(wish, wish.replicas, seen)
+        try:
+            if not repeated:
+                await self._scale(wish, seen, undo)
+            await self._wait_for_rollout(wish, deadline, undo)
+        except asyncio.CancelledError:
+            if not _is_cancelled_by_request():
+                raise  # the worker stops: the next attempt takes it from here
+            raise StepFailed(f"the run was cancelled while {wish.deployment} was being scaled", undo=undo) from None
         return StepResult(
             summary=f"{wish.deployment} scaled from {seen} to {_counted(wish.replicas)}",
             outputs={"replicas_before": seen, "replicas": wish.replicas},
@@ -166,8 +179,8 @@ class KubernetesSteps:
         somebody else was at it, and the workflow plans and asks again.
         """
         now = (await self._require_cluster().read_scale(wish.namespace, wish.deployment)).replicas
-        if activity.info().attempt > 1:
-            return now == wish.replicas != seen
+        if activity.info().attempt > 1 and seen != wish.replicas:
+            return now == wish.replicas
         if now != seen:
             raise PlanChanged(
                 f"{wish.deployment} in {wish.namespace} has {_counted(now)}, the plan saw {seen}: nothing was changed"
@@ -175,11 +188,15 @@ class KubernetesSteps:
         return False
 
     async def _scale(self, wish: ScaleRequest, seen: int, undo: Undo) -> None:
+        cluster = self._require_cluster()
         try:
-            await self._require_cluster().set_replicas(wish.namespace, wish.deployment, expected=seen, target=wish.replicas)
+            await cluster.set_replicas(wish.namespace, wish.deployment, expected=seen, target=wish.replicas)
         except TransientError as error:
             error.undo = undo  # the answer may be lost and not the write; should this be the last attempt, the undo finds out
             raise
+        except StepFailed as error:  # an admission rule stored a count of its own
+            left = (await cluster.read_scale(wish.namespace, wish.deployment)).replicas
+            raise StepFailed(str(error), undo=_undo(wish, left, seen)) from None
 
     async def _wait_for_rollout(self, wish: ScaleRequest, deadline: float, undo: Undo) -> None:
         """Wait until every pod is there. Raises: StepFailed with the undo: from here on, something was changed."""
@@ -188,7 +205,7 @@ class KubernetesSteps:
         try:
             async with asyncio.timeout_at(deadline):
                 while True:
-                    progress, is_complete = await self._look(wish, progress)
+                    is_complete, progress = await self._look(wish)
                     if is_complete:
                         return
                     heartbeat.say(progress)
@@ -197,26 +214,23 @@ class KubernetesSteps:
             raise StepFailed(f"{scaled}, but the rollout did not complete in time ({progress})", undo=undo) from None
         except OrchestratorError as error:
             raise StepFailed(f"{scaled}, but the rollout failed ({error})", undo=undo) from None
-        except asyncio.CancelledError:
-            if not _is_cancelled_by_request():
-                raise  # the worker stops: the next attempt goes on waiting
-            raise StepFailed(f"{scaled}, then the run was cancelled before the rollout completed", undo=undo) from None
 
-    async def _look(self, wish: ScaleRequest, last_progress: str) -> tuple[str, bool]:
-        """Look at the rollout once; a look that fails for the moment tells nothing new and is not the end of the wait."""
+    async def _look(self, wish: ScaleRequest) -> tuple[bool, str]:
+        """Look at the rollout once: whether it is complete, and how far it is. Raises: Refused when the cluster gave up.
+
+        A look that fails for the moment is no reason to give up the wait, which has its own end.
+        """
         try:
             rollout = await self._require_cluster().rollout_status(wish.namespace, wish.deployment)
         except TransientError as error:
-            return f"{last_progress}; last look: {error}" if "last look" not in last_progress else last_progress, False
-        if rollout.has_failed:
-            raise InvalidStep(rollout.progress)
-        return rollout.progress, rollout.is_complete
+            return False, str(error)
+        if rollout.is_observed and rollout.has_failed:
+            raise Refused(rollout.progress)
+        return rollout.is_complete, rollout.progress
 
 
-def _undo(wish: ScaleRequest, before: int) -> Undo:
-    back = ScaleUndo.model_validate(
-        {"namespace": wish.namespace, "deployment": wish.deployment, "from": wish.replicas, "to": before}
-    )
+def _undo(wish: ScaleRequest, left: int, before: int) -> Undo:
+    back = ScaleUndo.model_validate({"namespace": wish.namespace, "deployment": wish.deployment, "from": left, "to": before})
     return Undo(
         title=f"Scale deployment {wish.deployment} back to {_counted(before)}",
         request=back.model_dump(mode="json", by_alias=True),

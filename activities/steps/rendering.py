@@ -31,6 +31,7 @@ def fill_beside_secrets(text: str, names: Mapping[str, Scalar], encode: Encoding
     that looks like one is written with `$$`, so resolving the result gives what the template means.
     Raises: ExpressionError as `expressions.render`; InvalidStep for `$NAME{{ name }}`, where the value could lengthen NAME.
     """
+    expressions.render(text, names)  # refuses what cannot be filled in, the same way everywhere
     parts: list[secrets.Part] = []
     for piece in _PLACEHOLDER.split(text):
         if not _PLACEHOLDER.fullmatch(piece):

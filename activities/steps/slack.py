@@ -3,7 +3,11 @@
 import asyncio
 from typing import Any, ClassVar, Protocol
 
-from activities.errors import Unreachable, clip
+from temporalio import activity
+
+from activities.errors import OrchestratorError, PermanentError, Unreachable, clip
+from activities.messages.parts import SlackMessage
+from activities.messages.progress import note_message
 from activities.steps.base import CHANGE_LIMIT_CHARACTERS, cannot_be_undone, plan_of, step_of
 from domain import expressions
 from domain.incident import StepRequest, UndoRequest
@@ -13,20 +17,27 @@ from domain.runbook import SlackStep
 
 SUMMARY_LIMIT_CHARACTERS = 200
 
+ATTEMPTS = 2
+"""After so many the step goes on without Slack. Few: a message holds up a remediation, and must not hold it up for long."""
+
 
 class MessagePort(Protocol):
-    """What this step type needs of Slack."""
+    """What this step type needs of Slack; `activities.slack.SlackPort` is one."""
 
-    async def post(self, channel: str | None, message: Note, thread: PostedMessage | None) -> PostedMessage | None:
-        """Post a note: as a reply if `thread` is given, else in `channel`, by default the configured one.
+    async def post(self, channel: str | None, message: SlackMessage, thread: PostedMessage | None = None) -> PostedMessage | None:
+        """Post in `channel`, or as a reply in `thread`, or where the alerts go.
 
-        Returns: the message, or None where the configured Slack does not say which it was (a webhook).
+        Returns: the message, None where Slack does not tell (a webhook). Raises: RateLimited, Unreachable, Refused.
         """
         ...
 
 
 class SlackSteps:
-    """Inform; nothing depends on it. A repeated attempt may post twice: Slack takes no idempotency key."""
+    """Inform, and never stand in the way: a message that Slack does not take is kept in the timeline, and says so.
+
+    Were it a failure, a Slack that is down would roll back what the steps before it repaired. A repeated attempt may post
+    twice: Slack takes no idempotency key.
+    """
 
     type: ClassVar[str] = "slack"
 
@@ -48,21 +59,35 @@ class SlackSteps:
         )
 
     async def execute(self, request: StepRequest) -> StepResult:
+        """Post the message. Raises: Unreachable, RateLimited before the last of `ATTEMPTS`."""
         step = step_of(request, SlackStep)
-        planned = plan_of(request).request
-        message = str(planned["message"])
+        message = str(plan_of(request).request["message"])
         if self._slack is None:
-            shown = clip(message, SUMMARY_LIMIT_CHARACTERS)
-            return StepResult(summary=f"Message kept in the timeline, Slack is not configured: “{shown}”")
+            return _kept(message, "Slack is not configured")
         thread = None if step.channel else request.thread
         try:
-            async with asyncio.timeout(step.timeout_seconds):
-                posted = await self._slack.post(step.channel, Note(text=message), thread)
-        except TimeoutError:
-            raise Unreachable(f"Slack did not take the message within {step.timeout_seconds:g} s") from None
+            posted = await self._post(self._slack, step, message, thread)
+        except OrchestratorError as error:
+            if not isinstance(error, PermanentError) and activity.info().attempt < ATTEMPTS:
+                raise
+            return _kept(message, f"Slack did not take it ({error})")
         where = f"to {step.channel}" if step.channel else "in the thread" if thread else "to the channel of the alerts"
-        outputs: dict[str, str | int | float | bool] = {"channel": posted.channel, "ts": posted.ts} if posted else {}
-        return StepResult(summary=f"Message posted {where}", outputs=outputs)
+        identity: dict[str, str] = {"channel": posted.channel, "ts": posted.ts} if posted else {}
+        return StepResult(summary=f"Message posted {where}", outputs={"posted": True, **identity})
 
     async def undo(self, request: UndoRequest) -> StepResult:
         raise cannot_be_undone(request)
+
+    async def _post(self, slack: MessagePort, step: SlackStep, message: str, thread: PostedMessage | None) -> PostedMessage | None:
+        try:
+            async with asyncio.timeout(step.timeout_seconds):
+                return await slack.post(step.channel, note_message(Note(text=message)), thread)
+        except TimeoutError:
+            raise Unreachable(f"no answer within {step.timeout_seconds:g} s") from None
+
+
+def _kept(message: str, reason: str) -> StepResult:
+    return StepResult(
+        summary=f"Message kept in the timeline, {reason}: “{clip(message, SUMMARY_LIMIT_CHARACTERS)}”",
+        outputs={"posted": False},
+    )

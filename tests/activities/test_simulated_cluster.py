@@ -3,7 +3,7 @@
 import contextlib
 import stat
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import kubernetes_validate
 import pytest
 
 from cli.simulated_cluster import SimulatedCluster
+from tests.peers.cluster import HandClock
 
 WHERE = ("production", "payment-api")
 PATH = "/apis/apps/v1/namespaces/production/deployments/payment-api"
@@ -23,9 +24,9 @@ GUARDED = [{"op": "test", "path": "/spec/replicas", "value": 3}, {"op": "replace
 
 @contextlib.asynccontextmanager
 async def running(
-    rollout: timedelta = timedelta(0),
-) -> AsyncIterator[tuple[SimulatedCluster, aiohttp.ClientSession]]:
-    async with SimulatedCluster(rollout=rollout) as api:
+    rollout: timedelta = timedelta(0), clock: Callable[[], float] = time.monotonic
+) -> AsyncGenerator[tuple[SimulatedCluster, aiohttp.ClientSession]]:
+    async with SimulatedCluster(rollout=rollout, clock=clock) as api:
         api.add_deployment(*WHERE, 3, "payment-api:2.3.1")
         headers = {"Authorization": f"Bearer {api.token}"}
         async with aiohttp.ClientSession(api.url, headers=headers) as client:
@@ -46,20 +47,21 @@ async def get(client: aiohttp.ClientSession, path: str) -> tuple[int, dict[str, 
 
 
 async def test_every_deployment_it_shows_is_valid_for_kubernetes() -> None:
-    async with running(rollout=timedelta(milliseconds=80)) as (api, client):
+    clock = HandClock()
+    async with running(rollout=timedelta(seconds=10), clock=clock) as (api, client):
         api.add_deployment("default", "idle", 0)
         _, before = await get(client, PATH)
         api.set_replicas(*WHERE, 5)
+        _, unseen = await get(client, PATH)
+        clock.seconds = 6
         _, during = await get(client, PATH)
-        deadline = time.monotonic() + 10
-        while api.deployment(*WHERE)["status"].get("readyReplicas") != 5 and time.monotonic() < deadline:
-            await get(client, PATH)
+        clock.seconds = 10
         _, after = await get(client, PATH)
-        assert during["metadata"]["generation"] == 2 > during["status"]["observedGeneration"]
-        assert after["status"]["observedGeneration"] == 2
-        assert after["status"]["readyReplicas"] == 5
-        for document in (before, during, after, api.deployment("default", "idle")):
+        for document in (before, unseen, during, after, api.deployment("default", "idle")):
             kubernetes_validate.validate(document, KUBERNETES_VERSION, strict=True)
+    assert (unseen["metadata"]["generation"], unseen["status"]["observedGeneration"]) == (2, 1)
+    assert (during["status"]["readyReplicas"], during["status"]["unavailableReplicas"]) == (4, 1)
+    assert (after["status"]["readyReplicas"], "unavailableReplicas" in after["status"]) == (5, False)
 
 
 async def test_its_scale_is_valid_for_kubernetes_and_leaves_a_zero_out() -> None:

@@ -12,7 +12,7 @@ from activities.clients.addresses import Address
 from activities.clients.web import HttpRequest, Target, WebClient
 from activities.clients.web_allow import Permit
 from activities.errors import InvalidStep, NotConfigured
-from tests.peers.http import Canary, answer, canary, http_peer
+from tests.peers.http import Canary, answer, canary, has_ipv6, http_peer
 
 PUBLIC = "93.184.216.34"
 MOST_PERMISSIVE = ("*:*", "allowed.example:*")
@@ -329,13 +329,14 @@ async def test_a_client_that_follows_redirects_hits_the_canary() -> None:
 async def test_the_embedded_stack_reaches_loopback_under_its_three_names_and_no_other() -> None:
     async with canary() as bird:
         web = WebClient([], allow_loopback=True, resolver=OnlyLoopbackResolver())
-        for host in ("localhost", "127.0.0.1"):
+        hosts = ("localhost", "127.0.0.1", "[::1]") if has_ipv6() else ("localhost", "127.0.0.1")
+        for host in hosts:
             assert (await web.send(HttpRequest("GET", f"http://{host}:{bird.port}/"))).body == b"canary"
-        assert await bird.hits() == 2
+        assert await bird.hits() == len(hosts)
         for host in ("127.0.0.2", "127.1", "allowed.example", "[::ffff:127.0.0.1]", "127.0.0.1.nip.example"):
             with pytest.raises(InvalidStep):
                 await web.send(HttpRequest("GET", f"http://{host}:{bird.port}/"))
-        assert await bird.hits() == 2
+        assert await bird.hits() == len(hosts)
 
 
 async def test_many_requests_at_once_keep_their_hosts_apart() -> None:

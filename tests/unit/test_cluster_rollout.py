@@ -1,5 +1,6 @@
 """The pure parts of the Kubernetes client: when a rollout is over, and what the scale patch does to a document."""
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -71,7 +72,7 @@ def deployment_with(status: JsonObject | None, generation: int = 2) -> RolloutSt
     document = new_deployment("production", "payment-api", 3, "payment-api:2.3.1", "1")
     document["metadata"]["generation"] = generation
     document.pop("status")
-    return rollout_of(Deployment.from_dict(document if status is None else {**document, "status": status}))
+    return rollout_of(msgspec.convert(document if status is None else {**document, "status": status}, Deployment))
 
 
 def test_counts_that_the_api_leaves_out_are_zero() -> None:

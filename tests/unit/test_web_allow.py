@@ -57,7 +57,9 @@ def test_an_empty_list_allows_nothing_and_names_the_setting() -> None:
         ("*", "https://anything.example/", True),
         ("*", "https://93.184.216.34/", True),
         ("*.1", "https://93.184.216.1/", None),
-        ("*.a?", "https://93.184.216.34/", False),
+        ("*.*", "https://93.184.216.34/", False),
+        ("*.*", "https://h.example/", True),
+        ("*.*", "https://[2606:4700::1111]/", False),
         ("93.184.216.34", "https://93.184.216.34/", True),
         ("93.184.216.34", "https://93.184.216.35/", False),
         ("[2606:4700::1111]", "https://[2606:4700:0::1111]/", True),
@@ -150,6 +152,8 @@ def test_a_range_opens_an_internal_host_for_itself_and_no_wider() -> None:
     assert opens(entries, "http://db.example:8080/", "10.9.9.9")
     assert not opens(entries, "http://db.example:8080/", "192.168.0.1")
     assert not opens(entries, "http://other.example:8080/", "10.9.9.9")
+    assert opens(["*@10.0.0.0/8"], "http://10.9.9.9/", "10.9.9.9")
+    assert not opens(["*@10.0.0.0/8"], "http://192.168.0.1/", "192.168.0.1")
 
 
 def test_the_ranges_of_all_entries_of_a_host_and_port_add_up() -> None:

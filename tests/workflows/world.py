@@ -1,20 +1,34 @@
 """The world as workflow tests see it: every activity of the orchestrator, recorded, with outcomes the test chooses."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
+from uuid import uuid4
 
 from temporalio import activity
+from temporalio.client import Client, WorkflowHandle
+from temporalio.service import RPCError, RPCStatusCode
+from temporalio.testing import WorkflowEnvironment
+from temporalio.worker import Worker
 
 from activities.errors import OrchestratorError, to_application_error
 from domain.anomaly import Anomaly, Severity
 from domain.approval import ApprovalRef, Choice, Decision, ReplyTo
 from domain.audit import AuditEvent, RecordBatch, RunbookExecution
 from domain.base import Actor, Source
+from domain.expressions import names_of
 from domain.incident import (
+    IncidentInput,
+    IncidentView,
     RememberRequest,
+    ResolveRequest,
+    RunbookInput,
+    RunbookResult,
+    RunbookView,
+    RunStatus,
     SlackMode,
     StepRequest,
     Triage,
@@ -22,9 +36,12 @@ from domain.incident import (
     UndoRequest,
     Verdict,
 )
-from domain.narration import Delivered, Delivery, DeliveryReport, Post, PostedMessage, Telling
+from domain.narration import Alert, Delivered, Delivery, DeliveryReport, Post, PostedMessage, Telling
 from domain.plan import StepPlan, StepResult, Undo
 from domain.runbook import Runbook, load_runbook
+from workflows.connection import orchestrator_worker
+from workflows.incident import IncidentWorkflow
+from workflows.runbook import RunbookWorkflow
 
 ADA = Actor(id="U0ADA", name="ada", source=Source.SLACK)
 BOB = Actor(id="U0BOB", name="bob", source=Source.SLACK)
@@ -71,7 +88,7 @@ class World:
 
     runbooks: tuple[Runbook, ...] = ()
     slack: SlackMode = SlackMode.BOT
-    verdict: Verdict = Verdict(alert=True)
+    verdict: Verdict = field(default_factory=lambda: Verdict(alert=True))
     triage_overrides: dict[str, Any] = field(default_factory=dict)
     replicas: int = 3
     events: list[AuditEvent] = field(default_factory=list)
@@ -85,6 +102,9 @@ class World:
     on_undo: Callable[[UndoRequest], None] = lambda request: None
     on_deliver: Callable[[Delivery], None] = lambda delivery: None
     on_append: Callable[[RecordBatch], None] = lambda batch: None
+    refusal: str | None = None
+    """What Slack says of every alert, if it refuses them."""
+    execute_delay: timedelta = timedelta(0)
     _posts: int = 0
 
     @property
@@ -126,6 +146,9 @@ class World:
         for telling in delivery.tellings:
             self.tellings.append(telling)
             posted = None
+            if self.refusal and isinstance(telling, Post) and isinstance(telling.message, Alert):
+                outcomes.append(Delivered(error=self.refusal))
+                continue
             if isinstance(telling, Post) and self.slack is SlackMode.BOT:
                 self._posts += 1
                 posted = PostedMessage(channel="C0OPS", ts=f"{self._posts}.0")
@@ -145,6 +168,10 @@ class World:
     async def execute(self, request: StepRequest) -> StepResult:
         self.attempts += 1
         result = self._try(lambda: self.on_execute(request))
+        deadline = asyncio.get_running_loop().time() + self.execute_delay.total_seconds()
+        while asyncio.get_running_loop().time() < deadline:
+            activity.heartbeat()
+            await asyncio.sleep(0.1)
         self.executed.append(request.number)
         if result is not None:
             return result
@@ -191,3 +218,164 @@ async def eventually(probe: Callable[[], Any], *, within: timedelta = timedelta(
         if asyncio.get_running_loop().time() > deadline:
             raise AssertionError("it did not become true in time")
         await asyncio.sleep(0.02)
+
+
+class Stage:
+    """One test's worker on a task queue of its own, and the handles to what it plays."""
+
+    def __init__(self, client: Client, *, environment: WorkflowEnvironment | None = None, **worker_options: Any) -> None:
+        self.client = client
+        self.world = World()
+        self._environment = environment
+        self.queue = f"stage-{uuid4().hex[:8]}"
+        self._options = worker_options
+        self._worker: Worker | None = None
+        self._started: list[WorkflowHandle[Any, Any]] = []
+
+    async def __aenter__(self) -> "Stage":
+        await self.start_worker()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        # A workflow that waits for a worker which is gone would keep the time-skipping server's clock still for later tests.
+        for handle in self._started:
+            with contextlib.suppress(RPCError):
+                await handle.terminate("the test is over")
+        await self.stop_worker()
+
+    async def start_worker(self) -> None:
+        worker = orchestrator_worker(
+            self.client,
+            self.world.activities,
+            task_queue=self.queue,
+            graceful_shutdown_timeout=timedelta(0),
+            **self._options,
+        )
+        await worker.__aenter__()
+        self._worker = worker
+
+    async def stop_worker(self) -> None:
+        if self._worker is not None:
+            worker, self._worker = self._worker, None
+            await worker.__aexit__(None, None, None)
+
+    async def now(self) -> datetime:
+        """The server's time, which runs ahead where time is skipped."""
+        return await self._environment.get_current_time() if self._environment else datetime.now(UTC)
+
+    async def pass_time(self, duration: timedelta) -> None:
+        """Let the server's clock run ahead; the worker must be up."""
+        assert self._environment is not None
+        await self._environment.sleep(duration)
+
+    async def incident(self, **overrides: Any) -> "IncidentOnStage":
+        anomaly = an_anomaly(f"anom-{uuid4().hex[:8]}", **overrides)
+        handle = await self.client.start_workflow(
+            IncidentWorkflow.run, IncidentInput(anomaly=anomaly), id=anomaly.anomaly_id, task_queue=self.queue
+        )
+        self._started.append(handle)
+        self._started += [self.client.get_workflow_handle(f"{handle.id}/{book.name}") for book in self.world.runbooks]
+        return IncidentOnStage(self, handle)
+
+    async def run(self, runbook: Runbook | None = None, **overrides: Any) -> "RunOnStage":
+        name = f"anom-{uuid4().hex[:8]}"
+        values: dict[str, Any] = {
+            "incident_id": name,
+            "runbook": runbook or scale_runbook(),
+            "service_id": "payment-api",
+            "environment": "production",
+            "names": names_of(an_anomaly(name), Severity.CRITICAL),
+            "slack": self.world.slack,
+            "thread": PostedMessage(channel="C0OPS", ts="0.1"),
+        }
+        handle = await self.client.start_workflow(
+            RunbookWorkflow.run,
+            RunbookInput(**{**values, **overrides}),
+            id=f"{name}/{(runbook or scale_runbook()).name}",
+            task_queue=self.queue,
+        )
+        self._started.append(handle)
+        return RunOnStage(self, handle)
+
+
+ViewModel = TypeVar("ViewModel", RunbookView, IncidentView)
+
+
+async def _view(handle: WorkflowHandle[Any, Any], model: type[ViewModel]) -> ViewModel:
+    """Query, and again when the time-skipping server lost the query to a task that was under way (it then waits 10 s)."""
+    for _ in range(20):
+        try:
+            return await handle.query("view", result_type=model, rpc_timeout=timedelta(seconds=1))
+        except RPCError as error:
+            if error.status not in (RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED, RPCStatusCode.NOT_FOUND):
+                raise
+            await asyncio.sleep(0.05)
+    raise AssertionError(f"{handle.id} does not answer")
+
+
+@dataclass
+class RunOnStage:
+    stage: Stage
+    handle: WorkflowHandle[Any, RunbookResult]
+
+    async def view(self) -> RunbookView:
+        return await _view(self.handle, RunbookView)
+
+    async def when(self, status: RunStatus) -> RunbookView:
+        """Wait until the run has that status."""
+        found: list[RunbookView] = []
+
+        async def reached() -> bool:
+            found[:] = [await self.view()]
+            return found[0].status is status
+
+        await eventually(reached)
+        return found[0]
+
+    async def open_request(self, step: int = 2, round: int = 1) -> ApprovalRef:
+        """Wait until the step asks for approval, in that round, and its clock runs."""
+        found: list[ApprovalRef] = []
+
+        async def asked() -> bool:
+            approval = (await self.view()).steps[step - 1].approval
+            if approval is None or approval.ref.round != round or approval.deadline_at is None:
+                return False
+            found[:] = [approval.ref]
+            return True
+
+        await eventually(asked)
+        return found[0]
+
+    async def decide(self, choice: Choice, ref: ApprovalRef, **values: Any) -> None:
+        values.setdefault("at", await self.stage.now())
+        await self.handle.signal("decide", decision(choice, ref, **values))
+
+    async def result(self) -> RunbookResult:
+        """The end of the run. Time is skipped only for a run that the test started itself; a child needs `pass_time`."""
+        return await asyncio.wait_for(self.handle.result(), 60)
+
+
+@dataclass
+class IncidentOnStage:
+    stage: Stage
+    handle: WorkflowHandle[Any, IncidentView]
+
+    async def view(self) -> IncidentView:
+        return await _view(self.handle, IncidentView)
+
+    async def run(self, name: str = "scale-out-payment-api") -> RunOnStage:
+        """Wait until the incident started that run."""
+
+        async def started() -> bool:
+            return name in (await self.view()).runbooks
+
+        await eventually(started)
+        handle = self.stage.client.get_workflow_handle(f"{self.handle.id}/{name}", result_type=RunbookResult)
+        return RunOnStage(self.stage, handle)
+
+    async def resolve(self, text: str = "Scaled from 3 to 5 pods", **values: Any) -> None:
+        request = ResolveRequest(text=text, **{"by": ADA, "received_at": await self.stage.now(), **values})
+        await self.handle.signal("resolve", request)
+
+    async def result(self) -> IncidentView:
+        return await asyncio.wait_for(self.handle.result(), 60)

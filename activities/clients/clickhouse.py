@@ -1,0 +1,248 @@
+"""ClickHouse: what is recorded of anomalies, runbooks and people, and what is remembered of incidents.
+
+One class over two engines, embedded and server, with the same SQL. Values travel as bound parameters and as native rows; no
+statement is built from text of the world. Every method may be called twice with the same argument.
+"""
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from datetime import timedelta
+from itertools import chain
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from activities.clients import clickhouse_schema
+from activities.clients.clickhouse_embedded import EmbeddedEngine
+from activities.clients.clickhouse_memory import RANK_OTHER_SERVICES, RANK_SAME_SERVICE, RECALL, THRESHOLD, rank_parameters
+from activities.clients.clickhouse_server import ServerAddress, ServerEngine
+from activities.clients.clickhouse_tables import (
+    ANOMALIES,
+    AUDIT,
+    AUDIT_READ,
+    EXECUTIONS,
+    EXECUTIONS_READ,
+    MEMORY,
+    Row,
+    Table,
+    anomaly_row,
+    audit_event,
+    audit_row,
+    event_id,
+    execution_of,
+    execution_row,
+    execution_version,
+    fingerprint,
+    memory_row,
+)
+from activities.errors import NotConfigured
+from domain.anomaly import Anomaly
+from domain.audit import AuditAction, AuditEvent, RecordBatch, RecordedAnomaly, RunbookExecution
+from domain.base import sha256_of
+from domain.memory import RememberedIncident, SimilarIncident
+from domain.settings import Settings
+
+CALL_TIMEOUT = timedelta(seconds=5)
+"""Bound of one call, connecting included. Nothing here takes longer than 0.1 s on a healthy engine."""
+
+DEFAULT_PORT, DEFAULT_TLS_PORT = 8123, 8443
+
+_Item = TypeVar("_Item")
+
+_HOST_NAME = re.compile(r"[A-Za-z0-9._-]{1,253}")
+
+
+class Engine(Protocol):
+    """Where statements run. Raises errors of the tree only."""
+
+    async def create_database(self) -> None: ...
+
+    async def run(self, statement: str) -> None: ...
+
+    async def select(self, query: str, parameters: dict[str, Any] | None = None) -> list[Row]: ...
+
+    async def insert(self, table: Table, rows: list[Row], token: str) -> None:
+        """Insert in one go; a `token` that was seen lately inserts nothing."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+def open_clickhouse(settings: Settings, data_dir: Path) -> "ClickHouse":
+    """The server that `CLICKHOUSE_*` name, or chDB in `data_dir`/clickhouse. Nothing is opened before the first call.
+
+    Raises: NotConfigured, one sentence, when a setting cannot be used.
+    """
+    if settings.clickhouse_host is None:
+        return ClickHouse(EmbeddedEngine(data_dir / "clickhouse", settings.clickhouse_database, call_timeout=CALL_TIMEOUT))
+    return ClickHouse(ServerEngine(_address(settings, settings.clickhouse_host), call_timeout=CALL_TIMEOUT))
+
+
+def _address(settings: Settings, host: str) -> ServerAddress:
+    if not _is_host(host):  # not repeated: it may be a URL with a password in it
+        raise NotConfigured("CLICKHOUSE_HOST must be a host name or an IP address, without http://, port, user or path")
+    tls, ca_cert = settings.clickhouse_tls_enabled, settings.clickhouse_tls_ca_cert
+    if ca_cert is not None and not tls:
+        raise NotConfigured("CLICKHOUSE_TLS_CA_CERT has no effect without CLICKHOUSE_TLS_ENABLED=true: set both, or neither")
+    if ca_cert is not None and not ca_cert.is_file():
+        raise NotConfigured(f"CLICKHOUSE_TLS_CA_CERT names {ca_cert}, which is not a file")
+    return ServerAddress(
+        host=host,
+        port=settings.clickhouse_port or (DEFAULT_TLS_PORT if tls else DEFAULT_PORT),
+        user=settings.clickhouse_user,
+        password=settings.clickhouse_password,
+        database=settings.clickhouse_database,
+        tls=tls,
+        ca_cert=str(ca_cert) if ca_cert else None,
+    )
+
+
+def _is_host(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return _HOST_NAME.fullmatch(host) is not None
+    return True
+
+
+class ClickHouse:
+    """The records of one database. Raises errors of the tree: Unreachable when it does not answer, Refused when it says no."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def migrate(self) -> tuple[str, ...]:
+        """Create what is missing, database included; safe to run twice and by several processes at once.
+
+        Returns: the names of the migrations applied now.
+        """
+        return await clickhouse_schema.migrate(self._engine)
+
+    async def append(self, batch: RecordBatch) -> None:
+        """Write the rows of `batch` that are not there yet.
+
+        A row that is there is left out, and what two attempts at once both miss is dropped by the token of the insert: counts are
+        right without FINAL. The row `anomaly.recorded` is inserted alone, because triage and the scribe may both write it.
+        """
+        await self._append_anomalies(batch.anomalies)
+        await self._append_audit(batch.audit)
+        await self._append_executions(batch.executions)
+
+    async def remember(self, incident: RememberedIncident) -> None:
+        """Keep `incident` for the look-up; another resolution of the same anomaly replaces the one before."""
+        anomaly = incident.anomaly
+        parameters = {
+            "service": anomaly.service_id,
+            "metric": anomaly.metric_name,
+            "anomaly": anomaly.anomaly_id,
+            "fingerprint": fingerprint(incident),
+        }
+        known = await self._engine.select(
+            "SELECT 1 FROM infrasage_incident_memory FINAL WHERE service_id = {service:String} AND metric_name = {metric:String}"
+            " AND anomaly_id = {anomaly:String} AND fingerprint = {fingerprint:String}",
+            parameters,
+        )
+        if not known:
+            await self._engine.insert(MEMORY, [memory_row(incident)], parameters["fingerprint"])
+
+    async def find_similar(self, anomaly: Anomaly) -> SimilarIncident | None:
+        """The most similar remembered incident, never `anomaly` itself; None when none reaches the threshold."""
+        for ranking in (RANK_SAME_SERVICE, RANK_OTHER_SERVICES):
+            best = await self._engine.select(ranking, rank_parameters(anomaly))
+            if best and best[0][-1] >= THRESHOLD:
+                return await self._recall(*best[0])
+        return None
+
+    async def audit_rows(self, incident_id: str | None, limit: int) -> list[AuditEvent]:
+        """The latest `limit` rows, of one incident or of all, oldest first."""
+        scope = "WHERE incident_id = {incident:String}" if incident_id is not None else ""
+        rows = await self._engine.select(
+            f"SELECT {AUDIT_READ} FROM infrasage_audit_log WHERE (incident_id, at, event_id) IN"  # noqa: S608 constants only
+            f" (SELECT incident_id, at, event_id FROM infrasage_audit_log {scope}"
+            " ORDER BY at DESC, recorded_at DESC, position DESC LIMIT {limit:UInt32})"
+            " ORDER BY at, recorded_at, position, event_id LIMIT 1 BY event_id",
+            {"incident": incident_id or "", "limit": limit},
+        )
+        return [audit_event(row) for row in rows]
+
+    async def executions(self, incident_id: str | None = None, limit: int = 100) -> list[RunbookExecution]:
+        """The latest `limit` runs of runbooks, of one incident or of all, oldest first; each as it stands now."""
+        scope = "WHERE incident_id = {incident:String}" if incident_id is not None else ""
+        rows = await self._engine.select(
+            f"SELECT {EXECUTIONS_READ} FROM infrasage_runbook_executions FINAL {scope}"  # noqa: S608 constants only
+            " ORDER BY started_at DESC, workflow_id DESC LIMIT {limit:UInt32}",
+            {"incident": incident_id or "", "limit": limit},
+        )
+        return [execution_of(row) for row in reversed(rows)]
+
+    async def ping(self) -> str:
+        """The version of the engine, which answers."""
+        rows = await self._engine.select("SELECT version()")
+        return str(rows[0][0])
+
+    async def aclose(self) -> None:
+        """Let go of the directory, or of the connections."""
+        await self._engine.aclose()
+
+    async def _recall(self, service: str, metric: str, anomaly_id: str, similarity: float) -> SimilarIncident:
+        found = await self._engine.select(RECALL, {"service": service, "metric": metric, "anomaly": anomaly_id})
+        occurred_at, minutes, resolution = found[0]
+        return SimilarIncident(
+            anomaly_id=anomaly_id,
+            occurred_at=occurred_at,
+            minutes_to_resolve=minutes,
+            resolution=resolution,
+            similarity=round(min(similarity, 1.0), 4),  # the weights add up to 1 but for the last bit of a float
+        )
+
+    async def _append_anomalies(self, recorded: Iterable[RecordedAnomaly]) -> None:
+        by_id = {item.anomaly.anomaly_id: item for item in recorded}
+        if not by_id:
+            return
+        known = await self._engine.select(
+            "SELECT anomaly_id FROM anomalies WHERE service_id IN {services:Array(String)} AND anomaly_id IN {ids:Array(String)}",
+            {"services": sorted({item.anomaly.service_id for item in by_id.values()}), "ids": sorted(by_id)},
+        )
+        missing = _without(by_id, (row[0] for row in known))
+        await self._insert(ANOMALIES, [anomaly_row(item) for item in missing.values()], missing)
+
+    async def _append_audit(self, events: Iterable[AuditEvent]) -> None:
+        by_id = {str(event_id(event)): (event, position) for position, event in enumerate(events)}
+        if not by_id:
+            return
+        known = await self._engine.select(
+            "SELECT toString(event_id) FROM infrasage_audit_log"
+            " WHERE incident_id IN {incidents:Array(String)} AND event_id IN {ids:Array(UUID)}",
+            {"incidents": sorted({event.incident_id for event, _ in by_id.values()}), "ids": sorted(by_id)},
+        )
+        missing = _without(by_id, (row[0] for row in known))
+        alone = [identity for identity, (event, _) in missing.items() if event.action is AuditAction.ANOMALY_RECORDED]
+        together = [identity for identity in missing if identity not in alone]
+        for group in chain(([identity] for identity in alone), [together]):
+            await self._insert(AUDIT, [audit_row(*missing[identity]) for identity in group], group)
+
+    async def _append_executions(self, executions: Iterable[RunbookExecution]) -> None:
+        latest: dict[str, RunbookExecution] = {}
+        for execution in executions:
+            other = latest.get(execution.workflow_id)
+            if other is None or execution_version(execution) >= execution_version(other):
+                latest[execution.workflow_id] = execution
+        if not latest:
+            return
+        known = await self._engine.select(
+            "SELECT workflow_id, fingerprint FROM infrasage_runbook_executions FINAL"
+            " WHERE incident_id IN {incidents:Array(String)} AND workflow_id IN {ids:Array(String)}",
+            {"incidents": sorted({execution.incident_id for execution in latest.values()}), "ids": sorted(latest)},
+        )
+        current: dict[str, str] = {workflow_id: digest for workflow_id, digest in known}
+        missing = {identity: run for identity, run in latest.items() if current.get(identity) != fingerprint(run)}
+        await self._insert(EXECUTIONS, [execution_row(run) for run in missing.values()], map(fingerprint, missing.values()))
+
+    async def _insert(self, table: Table, rows: list[Row], identities: Iterable[str]) -> None:
+        if rows:
+            await self._engine.insert(table, rows, sha256_of(sorted(identities)))
+
+
+def _without(items: dict[str, _Item], known: Iterable[str]) -> dict[str, _Item]:
+    there = set(known)
+    return {identity: item for identity, item in items.items() if identity not in there}

@@ -1,0 +1,133 @@
+"""ClickHouse in this process: chDB, the real engine, on a directory that it has to itself.
+
+Its client is synchronous, and calls on a session must not overlap: one thread of its own makes them, in order. The engine lets go
+of the interpreter while it works, so the event loop goes on.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import re
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import clickhouse_connect
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from activities.clients.clickhouse_failures import failure_of
+from activities.clients.clickhouse_tables import Row, Table
+from activities.errors import NotConfigured, OrchestratorError, Unreachable
+
+OPEN_TIMEOUT = timedelta(seconds=30)
+"""Loading the engine takes about 1 s and opening a directory about 40 ms; a busy machine takes longer."""
+
+INSERT_SETTINGS: Mapping[str, str] = {"async_insert": "0", "insert_deduplicate": "1"}
+"""Answered means stored, and a repeated token is dropped: since 26.3 servers queue inserts by default, and the queue deduplicates
+nothing (`async_insert_deduplicate`)."""
+
+_Answer = TypeVar("_Answer")
+
+
+class EmbeddedEngine:
+    """chDB on `path`. It opens at the first call."""
+
+    def __init__(self, path: Path, database: str, *, call_timeout: timedelta) -> None:
+        self._path = path
+        self._database = database
+        self._call_timeout = call_timeout
+        self._where = f"the embedded ClickHouse in {path}"
+        self._client: Client | None = None
+        self._is_closed = False
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="clickhouse")
+
+    async def create_database(self) -> None:
+        """Create the database if it is missing; it is chosen for what follows."""
+        statement = f"CREATE DATABASE IF NOT EXISTS `{self._database}`"
+        await self._call(lambda client: client.command(statement, use_database=False))
+
+    async def run(self, statement: str) -> None:
+        await self._call(lambda client: client.command(statement))
+
+    async def select(self, query: str, parameters: dict[str, Any] | None = None) -> list[Row]:
+        return await self._call(lambda client: list(client.query(query, parameters=parameters).result_rows))
+
+    async def insert(self, table: Table, rows: list[Row], token: str) -> None:
+        await self._call(partial(_insert, table, rows, token))
+
+    async def aclose(self) -> None:
+        """Close the directory: another process may open it then. A call that is still running is waited for."""
+        if not self._is_closed:
+            self._is_closed = True
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+            self._thread.shutdown(wait=False)
+
+    async def _call(self, work: Callable[[Client], _Answer]) -> _Answer:
+        if self._is_closed:
+            raise Unreachable(f"{self._where} is closed")
+        timeout = self._call_timeout if self._client else self._call_timeout + OPEN_TIMEOUT
+        failure: OrchestratorError
+        try:
+            async with asyncio.timeout(timeout.total_seconds()):
+                return await asyncio.get_running_loop().run_in_executor(self._thread, self._in_thread, work)
+        except (ClickHouseError, TimeoutError, OSError, ValueError, TypeError) as error:
+            failure = failure_of(error, self._where)
+        raise failure
+
+    def _in_thread(self, work: Callable[[Client], _Answer]) -> _Answer:
+        if self._client is None:
+            self._client = _open(self._path)
+            self._client.database = self._database
+        return work(self._client)
+
+    def _close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+
+def _insert(table: Table, rows: list[Row], token: str, client: Client) -> None:
+    client.insert(
+        table.name,
+        rows,
+        column_names=list(table.columns),
+        column_type_names=list(table.columns.values()),
+        settings={**INSERT_SETTINGS, "insert_deduplication_token": token},
+    )
+
+
+def _open(path: Path) -> Client:
+    """Raises NotConfigured when the directory cannot be made, Unreachable when another process has it."""
+    if "?" in str(path):
+        raise NotConfigured(f"the data directory {path} cannot be used: chDB takes what follows a '?' for options")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NotConfigured(f"the data directory {path} cannot be made ({error.strerror}): choose another --data-dir") from None
+    holder = _holder(path)
+    if holder is not None:
+        raise Unreachable(
+            f"the data directory {path} is in use by another process ({holder}), and an embedded ClickHouse serves one: "
+            "stop that process, choose another --data-dir, or set CLICKHOUSE_HOST"
+        )
+    return clickhouse_connect.get_client(interface="chdb", path=str(path), tz_mode="aware")
+
+
+def _holder(path: Path) -> str | None:
+    """Which other process has the directory open, as the engine itself tells: by a lock on its file `status`.
+
+    Asked first, because the engine's own error does not say, and goes to stderr in part.
+    """
+    with contextlib.suppress(FileNotFoundError), (path / "status").open("r+b") as status:
+        try:
+            fcntl.flock(status, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            found = re.search(rb"PID: (\d+)", status.read(1_000))
+            process = int(found.group(1)) if found else None
+            return None if process == os.getpid() else f"process {process}" if process else "its id is not known"
+    return None
