@@ -127,10 +127,34 @@ async def throughput(client: Client, flows: int) -> float:
     return flows / (await milliseconds(asyncio.gather(*(one(number) for number in range(flows)))) / 1000)
 
 
+async def many_timers(client: Client, timers: int) -> float:
+    """By how many milliseconds the latest of many timers is late; they end one after the other within two seconds."""
+    naps = (
+        client.execute_workflow(Nap.run, 1 + 2 * number / timers, id=f"many-{number}", task_queue=TASK_QUEUE)
+        for number in range(timers)
+    )
+    return max(await asyncio.gather(*naps)) * 1000
+
+
+async def listing_lag(client: Client) -> float:
+    """Median milliseconds from the answer to a start until the workflow is in the list."""
+
+    async def listed(workflow_id: str) -> None:
+        while (await client.count_workflows(f"WorkflowId = '{workflow_id}'")).count == 0:
+            await asyncio.sleep(0.002)
+
+    lags: list[float] = []
+    for number in range(8):
+        await client.start_workflow(Chain.run, 0, id=f"listed-{number}", task_queue="nobody")
+        lags.append(await milliseconds(listed(f"listed-{number}")))
+        await asyncio.sleep(0.1)
+    return median(lags)
+
+
 async def returning_worker(client: Client) -> float:
-    """Milliseconds until the first of twenty waiting workflows is done, from the moment a worker is there for them."""
+    """Milliseconds until the first of sixty waiting workflows is done, from the moment a worker is there for them."""
     task_queue = "returning"
-    handles = [await client.start_workflow(Chain.run, 1, id=f"waiting-{number}", task_queue=task_queue) for number in range(20)]
+    handles = [await client.start_workflow(Chain.run, 1, id=f"waiting-{number}", task_queue=task_queue) for number in range(60)]
     begun = monotonic()
     async with new_worker(client, task_queue):
         results = [asyncio.create_task(handle.result()) for handle in handles]
@@ -152,6 +176,7 @@ async def measure(client: Client, pid: int, flows: int) -> Row:
             await client.execute_workflow(Nap.run, TIMER_SECONDS, id=f"nap-{number}", task_queue=TASK_QUEUE) for number in range(4)
         ]
         click_ms = await click_latency(client, 15)
+        worst_timer_ms = await many_timers(client, 100)
         cpu_before = cpu_seconds(pid)
         per_second = await throughput(client, flows)
         cpu_ms = (cpu_seconds(pid) - cpu_before) * 1000 / flows
@@ -159,6 +184,8 @@ async def measure(client: Client, pid: int, flows: int) -> Row:
         "ten activities, idle, ms": median(chains),
         "signal to activity, idle, ms": click_ms,
         f"timer of {TIMER_SECONDS * 1000:.0f} ms late by, ms": median(naps) * 1000,
+        "100 timers, latest late by, ms": worst_timer_ms,
+        "start to listed, idle, ms": await listing_lag(client),
         "returning worker, first done, ms": await returning_worker(client),
         f"workflows/s, {IN_FLIGHT} in flight": per_second,
         "server CPU per workflow, ms": cpu_ms,
@@ -195,7 +222,8 @@ def variants(each: bool, synchronous: bool) -> dict[str, Arguments]:
             argument.replace("synchronous=full", "synchronous=normal") for argument in server_arguments(options)
         ]
     if each:
-        groups = {key.rpartition("Queue")[0] or key for key in DYNAMIC_CONFIG}  # the two partition keys go together
+        groups = {key.replace("ReadPart", "Part").replace("WritePart", "Part") for key in DYNAMIC_CONFIG}
+        groups = {key.removesuffix("Partitions") for key in groups}  # the two partition keys make sense together only
         for group in sorted(groups):
             kept = {key: value for key, value in DYNAMIC_CONFIG.items() if not key.startswith(group)}
             chosen[f"without {group}"] = lambda options, kept=kept: server_arguments(options, kept)
@@ -243,9 +271,14 @@ async def main() -> None:
     parser.add_argument("--flows", type=int, default=150, help="workflows in the throughput measurement")
     parser.add_argument("--each", action="store_true", help="also leave out each setting in turn")
     parser.add_argument("--synchronous", action="store_true", help="also synchronous=normal")
+    parser.add_argument("--only", default="", help="of the variants without a setting, those whose name has this")
     arguments = parser.parse_args()
 
-    chosen = variants(arguments.each, arguments.synchronous)
+    chosen = {
+        name: build
+        for name, build in variants(arguments.each, arguments.synchronous).items()
+        if not name.startswith("without") or re.search(arguments.only, name)
+    }
     rows: dict[str, list[Row]] = {name: [] for name in chosen}
     for number in range(arguments.rounds):
         for name, build in chosen.items():

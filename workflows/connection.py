@@ -6,11 +6,12 @@ from datetime import timedelta
 from typing import Any
 
 import temporalio.api.common.v1
+import temporalio.api.failure.v1
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
 from temporalio.client import Client
 from temporalio.contrib.pydantic import PydanticPayloadConverter
-from temporalio.converter import DataConverter
+from temporalio.converter import DataConverter, DefaultFailureConverter, PayloadConverter
 from temporalio.envconfig import ClientConfig
 from temporalio.exceptions import ApplicationError, FailureError
 from temporalio.plugin import SimplePlugin
@@ -76,6 +77,23 @@ class StrictPayloadConverter(PydanticPayloadConverter):
             ) from None
 
 
+class DiscreetFailureConverter(DefaultFailureConverter):
+    """Keeps out of histories what an exception happens to carry.
+
+    An error of ours is a sentence already, and needs no stack trace. Any other is a bug whose text may hold anything, a secret
+    among it: its type and its trace (code, no values) are kept, its text is not.
+    """
+
+    def to_failure(
+        self, exception: BaseException, payload_converter: PayloadConverter, failure: temporalio.api.failure.v1.Failure
+    ) -> None:
+        super().to_failure(exception, payload_converter, failure)
+        if isinstance(exception, FailureError):
+            failure.stack_trace = ""
+        else:
+            failure.message = f"unexpected {type(exception).__name__}; its text is withheld, the trace names the place"
+
+
 def _sandboxed(runner: WorkflowRunner | None) -> WorkflowRunner:
     if not isinstance(runner, SandboxedWorkflowRunner):
         raise RuntimeError("the workflow sandbox stays on")
@@ -89,13 +107,15 @@ def _sandboxed(runner: WorkflowRunner | None) -> WorkflowRunner:
     )
 
 
-def orchestrator_plugin() -> SimplePlugin:
+def orchestrator_plugin(workflows: Sequence[type] = WORKFLOWS) -> SimplePlugin:
     """Converter, sandbox and workflows, shared by client, worker and replayer."""
     return SimplePlugin(
         "infrasage",
-        data_converter=DataConverter(payload_converter_class=StrictPayloadConverter),
+        data_converter=DataConverter(
+            payload_converter_class=StrictPayloadConverter, failure_converter_class=DiscreetFailureConverter
+        ),
         workflow_runner=_sandboxed,
-        workflows=WORKFLOWS,
+        workflows=workflows,
     )
 
 

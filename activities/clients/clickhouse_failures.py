@@ -36,7 +36,7 @@ _PASSING = frozenset(
     }
 )
 
-_SAID = re.compile(r"DB::Exception: (.*?)\s*(?:\(version |\Z)", re.DOTALL)
+_SAID = re.compile(r"DB::Exception: (?!Code: )(.*?)\s*(?:\(version |\Z)", re.DOTALL)  # chDB says "Code: … DB::Exception:" twice
 _HTTP_STATUS = re.compile(r"HTTP status (\d{3})")
 
 

@@ -512,6 +512,7 @@ def test_text_without_placeholders_stays_as_it_is(text: str, tail: str) -> None:
         "{{ ä }}",
         "{{.Names}}",
         "{{ a",
+        "{{ ab",
         "{{",
         "a {{ b {{ a }}",
         "{{ a } }",

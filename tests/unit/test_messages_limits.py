@@ -30,7 +30,8 @@ MARKUP = ["*bold*", "_i_", "~s~", "`c`", "```\nb\n```", "> q\n", ":skull:", ":+1
 MENTIONS = ["<!channel>", "<!here> ", "<@U0JANE0001>", "<#C0OPSALERT>", "&lt;!channel&gt;"]
 DECEPTION = ["\u202egnp.exe", "\u2066x\u2069", "\x1b[2J", "\x00", "z" + "\u0336" * 9, "\ud800", "\U000e0041", "\u2028"]
 PLAIN = ["\n\n\nNamespace: staging\n", "👩\u200d🚒", "𝕏", "&", "<", "a", " "]
-HOSTILE = st.sampled_from([*MARKUP, *MENTIONS, *DECEPTION, *PLAIN])
+PIECES = [*MARKUP, *MENTIONS, *DECEPTION, *PLAIN, ":a"]
+HOSTILE = st.sampled_from(PIECES)
 TEXT = (
     st.text(max_size=30)
     | st.builds(lambda piece, times: piece * times, HOSTILE, st.sampled_from([1, 2, 40, 3_000]))
@@ -164,8 +165,9 @@ def test_every_note_and_every_answer_is_a_message_that_slack_takes(text: str, to
     check(incidents_answer([IncidentLine(text, text, text)] * 20))
 
 
-def test_the_longest_messages_stay_well_below_the_limit_of_all_blocks() -> None:
-    long = "<" * 9_000
+@pytest.mark.parametrize("piece", PIECES)
+def test_the_longest_messages_stay_well_below_the_limit_of_all_blocks(piece: str) -> None:
+    long = piece * 9_000
     alert = sample_alert()
     anomaly = alert.anomaly.model_copy(
         update={
@@ -177,13 +179,27 @@ def test_the_longest_messages_stay_well_below_the_limit_of_all_blocks() -> None:
             "suggested_actions": (long,) * 50,
         }
     )
+    actor = Actor(id=long, name=long, source=Source.API)
     card = sample_card().model_copy(
-        update={"title": long, "change": long, "facts": (Fact(label=long, value=long),) * 50, "reason": long, "runbook": long}
+        update={
+            "runbook": long,
+            "service_id": long,
+            "environment": long,
+            "title": long,
+            "change": long,
+            "facts": (Fact(label=long, value=long),) * 50,
+            "on_timeout": long,
+            "reason": long,
+            "decided_by": actor,
+        }
     )
     surroundings = Surroundings(CONSOLE, interactive=True, offers=frozenset(EscalationKind))
-    for drawn in (alert_message(alert.model_copy(update={"anomaly": anomaly}), surroundings), approval_message(card, surroundings)):
-        check(drawn)
-        assert sum(length(text) for text in texts_in(drawn.blocks)) < 9_000
+    drawn = [alert_message(alert.model_copy(update={"anomaly": anomaly}), surroundings)]
+    drawn += [approval_message(card.model_copy(update={"status": status}), surroundings) for status in ApprovalStatus]
+    drawn += [note_message(Note(text=long, tone=tone)) for tone in Tone]
+    for each in [*drawn, outcome_message(card), sentence(long)]:
+        check(each)
+        assert sum(length(text) for text in texts_in(each.blocks)) < 9_000
 
 
 # --- negative controls: the checks above do find what they look for ---------------------------------------------------------

@@ -13,8 +13,8 @@ from domain.audit import RecordBatch
 from domain.incident import HaltRequest, RunStatus, SettleRequest, SlackMode, StepRequest, StepStatus
 from domain.narration import Delivery
 from domain.plan import StepResult
-from domain.runbook import Runbook, load_runbook
-from tests.workflows.world import ADA, BOB, Stage, eventually, scale_runbook
+from domain.runbook import load_runbook
+from tests.workflows.world import ADA, BOB, Stage, eventually, hasty
 
 TWO_SCALES = load_runbook(
     {
@@ -27,12 +27,6 @@ TWO_SCALES = load_runbook(
         "rollback_on_failure": True,
     }
 )
-
-
-def hasty(*, minutes: float) -> Runbook:
-    """The seed's runbook with a short patience."""
-    steps = [step.model_copy(update={"approval_timeout_minutes": minutes}) for step in scale_runbook().steps]
-    return scale_runbook().model_copy(update={"steps": tuple(steps)})
 
 
 async def test_an_approved_run_executes_every_step_once_and_records_who_approved(stage: Stage) -> None:

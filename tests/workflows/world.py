@@ -82,6 +82,12 @@ def scale_runbook(**overrides: Any) -> Runbook:
     return load_runbook({**definition, **overrides})
 
 
+def hasty(*, minutes: float) -> Runbook:
+    """The seed's story with a short patience."""
+    steps = [step.model_copy(update={"approval_timeout_minutes": minutes}) for step in scale_runbook().steps]
+    return scale_runbook().model_copy(update={"steps": tuple(steps)})
+
+
 @dataclass
 class World:
     """What happened, and what shall happen. Behaviours are plain functions; raising an OrchestratorError fails the attempt."""
