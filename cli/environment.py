@@ -1,7 +1,7 @@
 """The environment of a command: `.env` of the working directory beside the variables that are set, which win.
 
-It is read once, before anything else looks, so that everything sees the same: the settings, `TEMPORAL_*` (read by the Temporal SDK),
-`KUBECONFIG`, the secrets that runbooks may use, and the address and key of the operator commands.
+It is read once, before anything else looks, so that everything sees the same: the settings, `TEMPORAL_*` (which the Temporal SDK
+reads), `KUBECONFIG`, the secrets that runbooks may use, and the address and key of the operator commands.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The operator's commands: post an anomaly, look at incidents, decide, resolve. Each is a request to the API and its answer shown."""
+"""The operator's commands: post an anomaly, look at incidents, decide, resolve. Each is a request to the API, and shows its answer."""
 
 import json
 import sys
@@ -62,9 +62,7 @@ def incidents(
 ) -> None:
     """List incidents, open ones first, newest first."""
     with open_api() as api, waiting("Asking for the incidents"):
-        answer = api.get(
-            "/api/v1/incidents", status=status.value if status is not None else None, service_id=service, limit=limit
-        )
+        answer = api.get("/api/v1/incidents", status=status.value if status is not None else None, service_id=service, limit=limit)
     if as_json:
         print_json(answer)
     elif answer["incidents"]:
@@ -231,7 +229,9 @@ def decide(
     story = _eventually(api, incident_id, lambda seen: _is_settled(_step_of(seen, answer)[1], ref), OUTCOME_SECONDS)
     run, decided = _step_of(story, answer) if story else ({}, {})
     if decided and ref is not None and decided["approval"]["ref"] != ref:
-        raise Failure(f"The world changed before the step ran: it was planned anew and asks again (`infrasage show {incident_id}`).")
+        raise Failure(
+            f"The world changed before the step ran: it was planned anew and asks again (`infrasage show {incident_id}`)."
+        )
     if not decided or decided["approval"]["status"] == ApprovalStatus.OPEN:
         raise Failure(f"Your answer is stored, but no worker has judged it yet: look with `infrasage show {incident_id}`.")
     return answer, run, decided

@@ -94,7 +94,15 @@ async def running_worker(client: Client, activities: Sequence[Callable[..., Any]
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers."""
+    """uvicorn without its signal handlers, and with a way to wait until it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listens = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listens.set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
@@ -116,8 +124,9 @@ async def running_server(app: FastAPI, listener: socket.socket) -> AsyncGenerato
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]), name="api")
     try:
-        while not server.started and not task.done():
-            await asyncio.sleep(0.005)
+        listens = asyncio.create_task(server.listens.wait())
+        await asyncio.wait({listens, task}, return_when=asyncio.FIRST_COMPLETED)
+        listens.cancel()
         yield task
     finally:
         server.should_exit = True

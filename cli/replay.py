@@ -2,11 +2,12 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from temporalio.api.history.v1 import WorkflowExecutionStartedEventAttributes
 from temporalio.client import WorkflowHistory
 from temporalio.worker import Replayer
 
@@ -39,7 +40,13 @@ def run_replay(folder: Path, *, as_json: bool) -> None:
         print_json({"histories": [vars(outcome) for outcome in outcomes], "failed": len(failed)})
     else:
         rows = [
-            (item.file, item.workflow_type, str(item.events), word("failed" if item.failure else "succeeded"), foreign(item.failure))
+            (
+                item.file,
+                item.workflow_type,
+                str(item.events),
+                word("failed" if item.failure else "succeeded"),
+                foreign(item.failure),
+            )
             for item in outcomes
         ]
         say(table(("history", "fixed"), "workflow", "events", "replay", "why", rows=rows))
@@ -50,24 +57,11 @@ def run_replay(folder: Path, *, as_json: bool) -> None:
 async def replay(histories: Sequence[tuple[str, WorkflowHistory]]) -> list[Replayed]:
     """Replay histories, each by its name; a failure is an outcome."""
     replayer = Replayer(workflows=[], plugins=[orchestrator_plugin()])
-    names = {id(history): name for name, history in histories}
-
-    async def each() -> AsyncIterator[WorkflowHistory]:
-        for _, history in histories:
-            yield history
-
     outcomes: list[Replayed] = []
-    async with replayer.workflow_replay_iterator(each()) as results:
-        async for result in results:
-            history, failure = result.history, result.replay_failure
-            outcomes.append(
-                Replayed(
-                    file=names[id(history)],
-                    workflow_type=_type_of(history),
-                    events=len(history.events),
-                    failure=None if failure is None else " ".join(str(failure).split())[:REASON_CHARACTERS],
-                )
-            )
+    for name, history in histories:
+        failure = (await replayer.replay_workflow(history, raise_on_replay_failure=False)).replay_failure
+        reason = None if failure is None else " ".join(str(failure).split())[:REASON_CHARACTERS]
+        outcomes.append(Replayed(name, _started(history).workflow_type.name, len(history.events), reason))
     return outcomes
 
 
@@ -77,13 +71,12 @@ def read_history(file: Path) -> WorkflowHistory:
         document: object = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(document, dict):
             raise ValueError("not an object")
-        # The id is not in the file; what the workflow reads of it was recorded under this one.
         history = WorkflowHistory.from_json(file.stem, cast("dict[str, Any]", document))
-        _type_of(history)
+        # Newer servers write the id into the first event; the file's name stands in for it.
+        return WorkflowHistory(_started(history).workflow_id or file.stem, history.events)
     except (OSError, ValueError, LookupError) as error:
         raise Failure(f"{file} is not a workflow history ({type(error).__name__}).") from None
-    return history
 
 
-def _type_of(history: WorkflowHistory) -> str:
-    return history.events[0].workflow_execution_started_event_attributes.workflow_type.name
+def _started(history: WorkflowHistory) -> WorkflowExecutionStartedEventAttributes:
+    return history.events[0].workflow_execution_started_event_attributes

@@ -142,7 +142,9 @@ def _heading(story: Json) -> Text:
     heading = Text.assemble((story["incident_id"], "bold"), "  ", word(story["status"]))
     if story["severity"]:
         heading.append("  ").append_text(word(story["severity"]))
-    heading.append("  ").append_text(foreign(" · ".join(about))).append(f"  since {instant(story['opened_at'])} UTC", "bright_black")
+    heading.append("  ").append_text(foreign(" · ".join(about))).append(
+        f"  since {instant(story['opened_at'])} UTC", "bright_black"
+    )
     if resolution := story["resolution"]:
         heading.append("\nResolved by ", "green").append_text(foreign(resolution["by"]["name"]))
         heading.append(f" at {instant(resolution['at'])} UTC: ").append_text(foreign(resolution["text"]))

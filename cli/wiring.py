@@ -76,8 +76,8 @@ class World:
 async def open_world(settings: Settings, data_dir: Path, *, allow_loopback: bool = False) -> AsyncGenerator[World]:
     """Build the clients; nothing is connected before its first call. Raises: NotConfigured naming the setting.
 
-    data_dir: of the embedded ClickHouse, where no server is configured. allow_loopback: http steps may reach this machine, as in the
-    embedded stack.
+    data_dir: of the embedded ClickHouse, where no server is configured.
+    allow_loopback: http steps may reach this machine, as in the embedded stack.
     """
     async with contextlib.AsyncExitStack() as stack:
         records = open_clickhouse(settings, data_dir)

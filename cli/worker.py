@@ -14,7 +14,7 @@ def run_worker() -> None:
     settings = load_settings()
     if settings.clickhouse_host is None:
         raise Failure(
-            "CLICKHOUSE_HOST must be set for `infrasage worker`: the embedded ClickHouse belongs to the one process of `infrasage up`."
+            "CLICKHOUSE_HOST must be set for `infrasage worker`: the embedded ClickHouse belongs to one process, `infrasage up`."
         )
     log_to_stderr()
     asyncio.run(_run(settings))

@@ -88,6 +88,7 @@ def short_form(resolution: str) -> str | None:
 
 
 _CLAUSE_ENDS = re.compile(r"[.!?;,](?=\s|\Z)|\s[—–-]+\s|\n|\s\(|\s(?:and then|then)\s")
+_DANGLING = re.compile(r"\s(?:and|but|or)\Z")
 _RESOLVED_BY = re.compile(r"\A(?:resolved|fixed|mitigated|solved|restored) by (?=\w+ing\b)", re.IGNORECASE)
 _WORD = re.compile(r"[a-z]+(?:-[a-z]+)*")
 
@@ -185,7 +186,8 @@ def _is_about_what_was_done_to_it(rest: str) -> bool:
 
 
 def _first_clause(text: str) -> str:
-    return " ".join(_CLAUSE_ENDS.split(text.strip(), maxsplit=1)[0].split())
+    clause = " ".join(_CLAUSE_ENDS.split(text.strip(), maxsplit=1)[0].split())
+    return _DANGLING.sub("", clause)
 
 
 def _clip(text: str) -> str:

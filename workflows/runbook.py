@@ -2,14 +2,13 @@
 
 import asyncio
 from dataclasses import dataclass
-from enum import Enum, auto
 
 from temporalio import workflow
 from temporalio.common import RawValue
-from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import ActivityError
 
 from domain import expressions
-from domain.approval import ApprovalRef, ApprovalStatus, Decision, Gate
+from domain.approval import ApprovalStatus, Decision
 from domain.audit import AuditAction
 from domain.incident import (
     HaltRequest,
@@ -25,27 +24,13 @@ from domain.incident import (
 )
 from domain.narration import AlertState, PostedMessage, Tone
 from domain.plan import StepPlan, StepResult, Undo
-from workflows import ids, presets, search
+from workflows import presets, search
+from workflows.approvals import Approvals, why_not
+from workflows.failures import Outcome, StepFailure, failure_of
 from workflows.narrator import Narrator
 from workflows.run_state import RunState, StepState
 from workflows.scribe import Scribe, Subject
 from workflows.signals import read_signal
-
-
-class _Outcome(Enum):
-    FAILED = auto()
-    MOVED = auto()
-    """The world is no longer as planned; nothing was run."""
-    UNKNOWN = auto()
-
-
-@dataclass
-class _Failure(Exception):
-    """A step activity did not succeed."""
-
-    outcome: _Outcome
-    sentence: str
-    undo: Undo | None = None
 
 
 @dataclass
@@ -66,6 +51,7 @@ class RunbookWorkflow:
         self._run = RunState(workflow_id=info.workflow_id, input=input, started_at=workflow.now())
         self._scribe = Scribe(Subject(input.incident_id, input.runbook.name))
         self._narrator = Narrator(input.slack, input.thread)
+        self._approvals = Approvals(self._run, self._scribe, self._narrator)
         self._halt: HaltRequest | None = None
         self._settlement: SettleRequest | None = None
         self._settled_by = ""
@@ -95,26 +81,7 @@ class RunbookWorkflow:
         if decision is None:
             self._scribe.record(AuditAction.APPROVAL_REFUSED, "An answer could not be read and changed nothing")
             return
-        state = self._run.find(decision.ref.step)
-        if state is None or state.gate is None:
-            sentence = "Nothing is waiting for an approval there: your answer changed nothing."
-            self._refuse(decision, sentence)
-            return
-        state.gate, judgement = state.gate.judge(decision, workflow.now())
-        if not judgement.accepted:
-            self._refuse(decision, judgement.sentence)
-            return
-        approved = state.gate.status is ApprovalStatus.APPROVED
-        because = f": {decision.reason}" if decision.reason else ""
-        self._scribe.record(
-            AuditAction.APPROVAL_APPROVED if approved else AuditAction.APPROVAL_REJECTED,
-            f"{decision.by.name} {state.gate.status.value} “{state.title}”{because}",
-            by=decision.by,
-            step=state.number,
-            digest=decision.ref.digest,
-            reason=decision.reason,
-            received_at=decision.received_at.isoformat(),
-        )
+        self._approvals.judge(decision)
 
     @workflow.signal(name="halt", description="Stop before the next step (domain.incident.HaltRequest)")
     def halt(self, raw: RawValue) -> None:
@@ -140,9 +107,7 @@ class RunbookWorkflow:
         if request is None:
             return  # the incident, which has the same signal from the same sender, notes it
         self._run.recovered_at = request.recovered_at
-        for state in self._run.steps:
-            if state.gate is not None and state.gate.is_open:
-                self._show_card(state)
+        self._approvals.show_open()
 
     @workflow.signal(name="attach_thread", description="The alert was delivered after all (domain.narration.PostedMessage)")
     def attach_thread(self, raw: RawValue) -> None:
@@ -177,29 +142,29 @@ class RunbookWorkflow:
                 continue
             try:
                 await (self._plan_only(state) if self._run.is_dry else self._step(state))
-            except _Failure as failure:
+            except StepFailure as failure:
                 await self._failed(state, failure)
         self._run.status = RunStatus.SUCCEEDED
         done = sum(state.status is StepStatus.SUCCEEDED for state in self._run.steps)
         self._run.summary = "Planned only, nothing was run" if self._run.is_dry else f"{done} of {len(self._run.steps)} steps done"
 
     async def _step(self, state: StepState) -> None:
-        """Plan, ask, execute; again from the plan when the world moved in between. Raises: _Failure, _Stop."""
+        """Plan, ask, execute; again from the plan when the world moved in between. Raises: StepFailure, _Stop."""
         for round_number in range(1, presets.ROUNDS_LIMIT + 1):
             if state.step.reads_world or state.step.require_approval:
                 state.plan = await self._plan(state)
-            if state.step.require_approval:
-                await self._ask(state, state.plan, round_number)
+                if state.step.require_approval:
+                    await self._ask(state, state.plan, round_number)
             self._stop_if_asked()
             try:
                 await self._execute(state)
                 return
-            except _Failure as failure:
-                if failure.outcome is not _Outcome.MOVED:
+            except StepFailure as failure:
+                if failure.outcome is not Outcome.MOVED:
                     raise
                 self._narrator.note(f"{self._run.position(state)}: {failure.sentence} Planning again.", Tone.WARNING)
                 state.remark = failure.sentence
-        raise _Failure(_Outcome.FAILED, f"the world changed {presets.ROUNDS_LIMIT} times between plan and execution")
+        raise StepFailure(Outcome.FAILED, f"the world changed {presets.ROUNDS_LIMIT} times between plan and execution")
 
     def _applies(self, state: StepState) -> bool:
         condition = state.step.when
@@ -241,77 +206,25 @@ class RunbookWorkflow:
                 summary=f"{self._run.position(state)}: {state.step.title}",
             )
         except ActivityError as error:
-            failure = _failure_of(error)
+            failure = failure_of(error)
             # Nothing was run: a plan that was not made is never an unknown outcome.
-            raise _Failure(_Outcome.FAILED, failure.sentence) from error
+            raise StepFailure(Outcome.FAILED, failure.sentence) from error
 
-    async def _ask(self, state: StepState, plan: StepPlan | None, round_number: int) -> None:
+    async def _ask(self, state: StepState, plan: StepPlan, round_number: int) -> None:
         """Wait for a decision. Returns when approved. Raises: _Stop when rejected, expired or cancelled."""
-        if plan is None:
-            raise RuntimeError("an approval needs a plan")
-        timeout = state.step.approval_timeout
-        state.gate = Gate(
-            ref=ApprovalRef(step=state.number, round=round_number, digest=plan.digest),
-            title=plan.title,
-            timeout=timeout,
-            opened_at=workflow.now(),
-        )
-        self._scribe.record(
-            AuditAction.APPROVAL_REQUESTED,
-            f"Approval requested: {plan.title} ({plan.change})",
-            step=state.number,
-            digest=plan.digest,
-            change=plan.change,
-            round=round_number,
-            timeout_seconds=timeout.total_seconds(),
-        )
+        self._approvals.open(state, plan, round_number)
         self._enter(state, StepStatus.AWAITING_APPROVAL, RunStatus.AWAITING_APPROVAL)
-        self._show_card(state)
         self._narrator.show(AlertState.WAITING)
-        self._scribe.urge()
-        await self._decided(state)
-        self._show_card(state)
+        gate = await self._approvals.decided(state, lambda: self._halt)
         self._narrator.show(AlertState.RUNNING)
-        gate = _gate_of(state)
         if gate.status is ApprovalStatus.APPROVED:
             self._enter(state, StepStatus.RUNNING, RunStatus.RUNNING)
             return
         state.status, state.remark = StepStatus.SKIPPED, gate.status.value
-        raise _Stop(RunStatus.HALTED, self._not_approved(state, gate))
-
-    async def _decided(self, state: StepState) -> None:
-        """Wait until the gate is no longer open. Durable: survives restarts; its clock starts with the card's delivery."""
-        key = ids.approval_key(state.number, _gate_of(state).ref.round)
-        await self._narrator.delivered(key, unless=lambda: not _gate_of(state).is_open or self._halt is not None)
-        if _gate_of(state).is_open:
-            state.gate = _gate_of(state).started(workflow.now())
-        while (gate := _gate_of(state)).is_open:
-            if self._halt is not None:
-                state.gate = gate.cancelled(self._halt.reason)
-                self._scribe.record(
-                    AuditAction.APPROVAL_CANCELLED,
-                    f"Approval of “{state.title}” cancelled: {self._halt.reason}",
-                    by=self._halt.by,
-                    step=state.number,
-                )
-                return
-            remaining = gate.remaining(workflow.now())
-            if not remaining:
-                state.gate = gate.expired()
-                break
-            try:
-                await workflow.wait_condition(
-                    lambda: not _gate_of(state).is_open or self._halt is not None,
-                    timeout=remaining,
-                    timeout_summary=f"approval of {self._run.position(state)}: {state.title}",
-                )
-            except TimeoutError:
-                continue
-        if _gate_of(state).status is ApprovalStatus.EXPIRED:
-            self._scribe.record(AuditAction.APPROVAL_EXPIRED, f"Nobody decided on “{state.title}” in time", step=state.number)
+        raise _Stop(RunStatus.HALTED, why_not(gate))
 
     async def _execute(self, state: StepState) -> None:
-        """Run the step, and ask a human if its outcome got lost. Raises: _Failure (never of unknown outcome), _Stop."""
+        """Run the step, and ask a human if its outcome got lost. Raises: StepFailure (never of unknown outcome), _Stop."""
         self._enter(state, StepStatus.RUNNING, RunStatus.RUNNING)
         while True:
             try:
@@ -326,8 +239,8 @@ class RunbookWorkflow:
             except ActivityError as error:
                 if workflow.cancellation_reason() is not None:
                     raise asyncio.CancelledError from error
-                failure = _failure_of(error)
-                if failure.outcome is not _Outcome.UNKNOWN:
+                failure = failure_of(error)
+                if failure.outcome is not Outcome.UNKNOWN:
                     raise failure from error
                 if await self._settled(state, failure.sentence):
                     result = StepResult(summary=f"{state.title}: marked as done by {self._settled_by}")
@@ -369,7 +282,7 @@ class RunbookWorkflow:
         self._enter(state, StepStatus.RUNNING, RunStatus.RUNNING)
         return word.choice == "done"
 
-    async def _failed(self, state: StepState, failure: _Failure) -> None:
+    async def _failed(self, state: StepState, failure: StepFailure) -> None:
         """Report the failed step and, if the runbook says so, take back what was done. Raises: _Stop, always."""
         state.status, state.remark, state.undo = StepStatus.FAILED, failure.sentence, failure.undo
         self._scribe.record(
@@ -404,7 +317,7 @@ class RunbookWorkflow:
                     summary=f"undo {position}: {state.undo.title}",
                 )
             except ActivityError as error:
-                sentence = _failure_of(error).sentence
+                sentence = failure_of(error).sentence
                 stuck.append(f"{state.undo.title} ({sentence})")
                 self._scribe.record(AuditAction.STEP_ROLLBACK_FAILED, f"“{state.undo.title}” failed: {sentence}", step=state.number)
                 self._narrator.note(f"{position} could not be taken back: {state.undo.title}. {sentence}", Tone.FAILURE)
@@ -451,34 +364,10 @@ class RunbookWorkflow:
             if state.status is StepStatus.RUNNING:
                 state.status, state.remark = StepStatus.UNKNOWN, "cancelled while it ran"
                 self._scribe.record(AuditAction.STEP_UNKNOWN, f"“{state.title}” was cancelled while it ran", step=state.number)
-            elif state.gate is not None and state.gate.is_open:
-                state.gate = state.gate.cancelled(self._run.summary)
+            elif state.status is StepStatus.AWAITING_APPROVAL:
+                self._approvals.cancel(state, HaltRequest(reason=self._run.summary))
+                self._approvals.show(state)
                 state.status = StepStatus.SKIPPED
-                self._scribe.record(AuditAction.APPROVAL_CANCELLED, f"Approval of “{state.title}” cancelled", step=state.number)
-                self._show_card(state)
-
-    def _not_approved(self, state: StepState, gate: Gate) -> str:
-        match gate.status:
-            case ApprovalStatus.REJECTED:
-                who = gate.decided_by.name if gate.decided_by else "somebody"
-                return f"{who} rejected “{state.title}”{f': {gate.reason}' if gate.reason else ''}"
-            case ApprovalStatus.EXPIRED:
-                return f"nobody decided on “{state.title}” in time"
-            case _:
-                return gate.reason
-
-    def _refuse(self, decision: Decision, sentence: str) -> None:
-        self._scribe.record(
-            AuditAction.APPROVAL_REFUSED,
-            f"{decision.by.name}: {sentence}",
-            by=decision.by,
-            step=decision.ref.step,
-            choice=decision.choice.value,
-        )
-        self._narrator.answer(decision.reply_to, sentence)
-
-    def _show_card(self, state: StepState) -> None:
-        self._narrator.say(ids.approval_key(state.number, _gate_of(state).ref.round), self._run.card(state))
 
     def _enter(self, state: StepState, step: StepStatus, run: RunStatus) -> None:
         state.status, self._run.status = step, run
@@ -518,30 +407,5 @@ class RunbookWorkflow:
         )
 
 
-def _gate_of(state: StepState) -> Gate:
-    if state.gate is None:
-        raise RuntimeError("the step has no gate")
-    return state.gate
-
-
 def _in_words(status: RunStatus) -> str:
     return status.value.replace("_", " ")
-
-
-_CERTAIN = frozenset(
-    {"NotConfigured", "InvalidStep", "Refused", "Conflict", "StepFailed", "Unreachable", "RateLimited", "PayloadInvalid"}
-)
-"""The failures by which a step itself says that it did not happen (`activities.errors`); any other may have happened."""
-
-
-def _failure_of(error: ActivityError) -> _Failure:
-    """What a failed activity means. Only a failure that the step itself reported is certain; a lost attempt is unknown."""
-    cause = error.cause
-    if not isinstance(cause, ApplicationError):
-        return _Failure(_Outcome.UNKNOWN, f"Its outcome got lost ({type(cause).__name__}).")
-    if cause.type == "PlanChanged":
-        return _Failure(_Outcome.MOVED, cause.message)
-    if cause.type not in _CERTAIN:
-        return _Failure(_Outcome.UNKNOWN, cause.message)
-    undo = Undo.model_validate(cause.details[0]) if cause.type == "StepFailed" and cause.details else None
-    return _Failure(_Outcome.FAILED, cause.message, undo)

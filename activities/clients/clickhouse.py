@@ -130,20 +130,15 @@ class ClickHouse:
 
     async def remember(self, incident: RememberedIncident) -> None:
         """Keep `incident` for the look-up; another resolution of the same anomaly replaces the one before."""
-        anomaly = incident.anomaly
-        parameters = {
-            "service": anomaly.service_id,
-            "metric": anomaly.metric_name,
-            "anomaly": anomaly.anomaly_id,
-            "fingerprint": fingerprint(incident),
-        }
+        anomaly, digest = incident.anomaly, fingerprint(incident)
         known = await self._engine.select(
-            "SELECT 1 FROM infrasage_incident_memory FINAL WHERE service_id = {service:String} AND metric_name = {metric:String}"
-            " AND anomaly_id = {anomaly:String} AND fingerprint = {fingerprint:String}",
-            parameters,
+            "SELECT fingerprint, toString(recorded_at) FROM infrasage_incident_memory FINAL"
+            " WHERE service_id = {service:String} AND metric_name = {metric:String} AND anomaly_id = {anomaly:String}",
+            {"service": anomaly.service_id, "metric": anomaly.metric_name, "anomaly": anomaly.anomaly_id},
         )
-        if not known:
-            await self._engine.insert(MEMORY, [memory_row(incident)], parameters["fingerprint"])
+        current, since = known[0] if known else ("", "")
+        if digest != current:
+            await self._insert(MEMORY, [memory_row(incident)], [_successor(digest, since)])
 
     async def find_similar(self, anomaly: Anomaly) -> SimilarIncident | None:
         """The most similar remembered incident, never `anomaly` itself; None when none reaches the threshold."""
@@ -230,17 +225,28 @@ class ClickHouse:
         if not latest:
             return
         known = await self._engine.select(
-            "SELECT workflow_id, fingerprint FROM infrasage_runbook_executions FINAL"
+            "SELECT workflow_id, fingerprint, toString(recorded_at) FROM infrasage_runbook_executions FINAL"
             " WHERE incident_id IN {incidents:Array(String)} AND workflow_id IN {ids:Array(String)}",
             {"incidents": sorted({execution.incident_id for execution in latest.values()}), "ids": sorted(latest)},
         )
-        current: dict[str, str] = {workflow_id: digest for workflow_id, digest in known}
-        missing = {identity: run for identity, run in latest.items() if current.get(identity) != fingerprint(run)}
-        await self._insert(EXECUTIONS, [execution_row(run) for run in missing.values()], map(fingerprint, missing.values()))
+        current: dict[str, tuple[str, str]] = {workflow_id: (digest, since) for workflow_id, digest, since in known}
+        rows: list[Row] = []
+        identities: list[str] = []
+        for workflow_id, execution in latest.items():
+            digest, since = current.get(workflow_id, ("", ""))
+            if fingerprint(execution) != digest:
+                rows.append(execution_row(execution))
+                identities.append(_successor(fingerprint(execution), since))
+        await self._insert(EXECUTIONS, rows, identities)
 
     async def _insert(self, table: Table, rows: list[Row], identities: Iterable[str]) -> None:
         if rows:
             await self._engine.insert(table, rows, sha256_of(sorted(identities)))
+
+
+def _successor(digest: str, since: str) -> str:
+    """Identify a row that replaces the one recorded at `since`: the same row may come back later, and is then not a repetition."""
+    return f"{digest} after {since}"
 
 
 def _without(items: dict[str, _Item], known: Iterable[str]) -> dict[str, _Item]:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -88,12 +88,8 @@ def check_runbook_files(files: Iterable[Path]) -> tuple[tuple[Runbook, ...], tup
 
 def _collected(read: list[tuple[Path, Runbook | RunbookFaults]]) -> tuple[tuple[Runbook, ...], tuple[FileFault, ...]]:
     """Take the usable ones; where two files have one name, neither is used: which one was meant cannot be known."""
-    faults = [
-        FileFault(file, fault.path, fault.reason)
-        for file, result in read
-        if isinstance(result, RunbookFaults)
-        for fault in result.faults
-    ]
+    refused = [(file, result) for file, result in read if isinstance(result, RunbookFaults)]
+    faults = [FileFault(file, fault.path, fault.reason) for file, result in refused for fault in result.faults]
     by_name: dict[str, list[tuple[Path, Runbook]]] = {}
     for file, result in read:
         if isinstance(result, Runbook):
@@ -167,20 +163,23 @@ def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return mapping
 
 
+_MERGE = "tag:yaml.org,2002:merge"
+"""The key `<<`, which takes over the keys of another mapping; what stands beside it wins."""
+
+
 class _StrictLoader(yaml.SafeLoader):
     """Plain values only, and each key of a mapping once."""
 
 
 def _construct_mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[Any] = set()
+    seen: set[object] = set()
     for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)
+        key = cast("object", "<<" if key_node.tag == _MERGE else loader.construct_object(key_node, deep=True))
         if isinstance(key, list | dict | set):
             raise yaml.constructor.ConstructorError(None, None, "a key must be a text", key_node.start_mark)
-        if key in seen and key_node.tag != "tag:yaml.org,2002:merge":
+        if key in seen:
             raise yaml.constructor.ConstructorError(None, None, f"the key '{str(key)[:60]}' is there twice", key_node.start_mark)
         seen.add(key)
-    loader.flatten_mapping(node)
     return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
 
 

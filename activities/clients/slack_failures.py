@@ -83,3 +83,8 @@ def throttled(retry_after: str | None) -> RateLimited:
     text = (retry_after or "").strip()
     wait = min(timedelta(seconds=int(text)), MAX_RETRY_AFTER) if text.isascii() and text.isdigit() and len(text) < 9 else None
     return RateLimited("Slack asked to slow down" + (f" for {wait.total_seconds():g} s." if wait else "."), retry_after=wait)
+
+
+def not_slack(host: str) -> OrchestratorError:
+    """The error for an answer that Slack would not give: a login page, another server."""
+    return Refused(f"{host} answered, but not as Slack does: check SLACK_API_URL, SLACK_BOT_TOKEN or SLACK_WEBHOOK_URL.")

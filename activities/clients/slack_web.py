@@ -14,8 +14,6 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, cast
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from pydantic import SecretStr
@@ -23,14 +21,12 @@ from slack_sdk.errors import SlackApiError, SlackClientError
 from slack_sdk.web.async_client import AsyncWebClient
 from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
-from activities.clients.slack_failures import failure, throttled
+from activities.clients.slack_connection import CALL_TIMEOUT, Connection
+from activities.clients.slack_failures import failure, not_slack, throttled
 from activities.errors import OrchestratorError, Refused, Unreachable
 from activities.messages.parts import SlackMessage
 from domain.approval import ReplyTo
 from domain.narration import PostedMessage
-
-CALL_TIMEOUT = timedelta(seconds=10)
-"""Bound of one whole call, connecting included."""
 
 REQUIRED_SCOPES = ("chat:write", "chat:write.public", "commands", "reactions:write")
 """Of the bot token; `commands` is for `/infrasage`."""
@@ -79,7 +75,7 @@ class SlackBot:
     ) -> None:
         """`default_channel` is a name with `#` or an id; it is where a post without a channel or thread goes."""
         self._default_channel = default_channel
-        self._connection = _Connection(api_url, timeout)
+        self._connection = Connection(api_url, timeout)
         # Any: the SDK's signatures hold bare `dict`s, which strict typing counts as unknown
         self._web: Any = AsyncWebClient(
             token=token.get_secret_value(),
@@ -109,7 +105,7 @@ class SlackBot:
         )
         ts = answer.get("ts")
         if not isinstance(ts, str) or not ts:
-            raise _not_slack(self._connection.host)
+            raise not_slack(self._connection.host)
         return PostedMessage(channel=str(answer.get("channel") or target), ts=ts)
 
     async def update(self, posted: PostedMessage, message: SlackMessage) -> None:
@@ -152,7 +148,7 @@ class SlackBot:
                 return response
             error = _judged(response)
         except (SlackClientError, AttributeError):  # the SDK takes a text/plain body for a mapping
-            error = _not_slack(self._connection.host)
+            error = not_slack(self._connection.host)
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as trouble:
             error = self._connection.failure(trouble)
         raise error
@@ -165,7 +161,7 @@ class SlackWebhook:
         """`channel` is sent along: legacy webhooks honour it, an app's webhook posts where it was installed."""
         self._url = url
         self._channel = channel
-        self._connection = _Connection(url.get_secret_value(), timeout)
+        self._connection = Connection(url.get_secret_value(), timeout)
 
     async def aclose(self) -> None:
         await self._connection.aclose()
@@ -182,7 +178,7 @@ class SlackWebhook:
         """See that the webhook exists, without posting: it refuses an empty message. Raises: RateLimited, Unreachable, Refused."""
         code = await self._send({})
         if code not in _NOT_A_WEBHOOK_ERROR:
-            raise failure(code) if code != "ok" else _not_slack(self._connection.host)
+            raise failure(code) if code != "ok" else not_slack(self._connection.host)
 
     async def _send(self, body: Mapping[str, Any]) -> str:
         """Returns: `ok`, or the code of a refusal."""
@@ -191,58 +187,21 @@ class SlackWebhook:
             async with self._connection.session().post(
                 self._url.get_secret_value(), json=body, proxy=self._connection.proxy, allow_redirects=False
             ) as response:
-                answer = (await response.content.read(WEBHOOK_ANSWER_BYTES)).decode("utf-8", "replace").strip()
+                answer = await _beginning(response.content)
                 return _webhook_code(response.status, answer, response.headers.get("Retry-After"), self._connection.host)
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as trouble:
             error = self._connection.failure(trouble)
         raise error
 
 
-class _Connection:
-    """One HTTP session, opened by the first call, and what may be said about its far end."""
-
-    def __init__(self, url: str, timeout: timedelta) -> None:
-        self._timeout_seconds = timeout.total_seconds()
-        scheme, host = _scheme_and_host(url)
-        self.host = host or "the configured address"
-        self.proxy = None if proxy_bypass(self.host) else getproxies().get(scheme)
-        self._session: aiohttp.ClientSession | None = None
-
-    def session(self) -> aiohttp.ClientSession:
-        if self._session is None or self._session.closed:
-            self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=self._timeout_seconds))
-        return self._session
-
-    async def aclose(self) -> None:
-        if self._session:
-            await self._session.close()
-
-    def failure(self, trouble: Exception) -> OrchestratorError:
-        """The error for a call without an answer; the text of `trouble` may hold the URL, so only its kind is told."""
-        match trouble:
-            case TimeoutError():
-                return Unreachable(f"Slack ({self.host}) gave no answer within {self._timeout_seconds:g} s.")
-            case aiohttp.ClientConnectorDNSError():
-                return Unreachable(f"Slack cannot be reached: the name {self.host} is not known.")
-            case aiohttp.ClientConnectorCertificateError():
-                return Unreachable(f"Slack ({self.host}) cannot be reached: its TLS certificate is not trusted here.")
-            case aiohttp.ClientSSLError():
-                return Unreachable(f"Slack ({self.host}) cannot be reached: it does not speak TLS as expected.")
-            case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
-                return Refused("SLACK_API_URL and SLACK_WEBHOOK_URL must be complete URLs that start with https://.")
-            case ValueError():
-                return _not_slack(self.host)
-            case _:
-                return Unreachable(f"Slack ({self.host}) cannot be reached: the connection failed.")
-
-
-def _scheme_and_host(url: str) -> tuple[str, str]:
-    """Both empty where `url` is none; the call will then say so, and without repeating it."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "", ""
-    return parts.scheme, parts.hostname or ""
+async def _beginning(stream: aiohttp.StreamReader) -> str:
+    """The first `WEBHOOK_ANSWER_BYTES` of an answer, in however many pieces they come."""
+    answer = b""
+    async for piece in stream.iter_chunked(WEBHOOK_ANSWER_BYTES):
+        answer += piece
+        if len(answer) >= WEBHOOK_ANSWER_BYTES:
+            break
+    return answer[:WEBHOOK_ANSWER_BYTES].decode("utf-8", "replace").strip()
 
 
 def _content(message: SlackMessage) -> dict[str, Any]:
@@ -268,10 +227,6 @@ def _without_code(status: int, what: str) -> OrchestratorError:
     return Refused(f"{what} answered HTTP {status} and no error code: what SLACK_API_URL or SLACK_WEBHOOK_URL names is not Slack.")
 
 
-def _not_slack(host: str) -> OrchestratorError:
-    return Refused(f"{host} answered, but not as Slack does: check SLACK_API_URL, SLACK_BOT_TOKEN or SLACK_WEBHOOK_URL.")
-
-
 def _field(response: Any, name: str) -> str:
     body = getattr(response, "data", None)
     value = cast("Mapping[str, Any]", body).get(name) if isinstance(body, Mapping) else None
@@ -287,4 +242,4 @@ def _webhook_code(status: int, answer: str, retry_after: str | None, host: str) 
     code = _CODE.match(answer)
     if code and 400 <= status < 500:
         return code.group()
-    raise _not_slack(host) if status == 200 else _without_code(status, "The webhook")
+    raise not_slack(host) if status == 200 else _without_code(status, "The webhook")

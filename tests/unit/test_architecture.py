@@ -72,7 +72,7 @@ VENDORS: dict[str, tuple[str, ...]] = {
     "aiohttp": ("activities/clients/", "cli/"),
     "slack_sdk": ("activities/clients/", "activities/messages/", "api/slack/"),
     "slack_bolt": ("api/slack/",),
-    "fastapi": ("api/",),
+    "fastapi": ("api/", "cli/"),
     "starlette": ("api/",),
     "uvicorn": ("cli/",),
     "typer": ("cli/",),
