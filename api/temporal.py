@@ -277,6 +277,8 @@ def _not_connected(error: RuntimeError) -> Exception:
 
 def _translated(error: RPCError) -> Problem:
     log.warning("Temporal refused a call: %s %s", error.status.name, error.message)
+    if error.status is RPCStatusCode.INVALID_ARGUMENT and "search attribute" in error.message:
+        return TemporalUnavailable("Temporal does not know InfraSage's search attributes yet: start a worker once, it adds them.")
     return TemporalUnavailable(f"Temporal could not take this ({error.status.name.lower()}): try again.")
 
 

@@ -32,8 +32,9 @@ __all__ = ["DYNAMIC_CONFIG", "EmbeddedStackError", "TemporalServer", "TemporalSe
 
 DYNAMIC_CONFIG: Mapping[str, str] = MappingProxyType(
     {
-        # The task queues of the history service are read at most 20 times per second and shard, and the CLI's server
-        # has one shard: every hop of every workflow waits for its 50 ms. 2,000 takes the limit out of the way.
+        # The internal queues of the history service are read at most 20 times per second and shard, and the CLI's
+        # server has one shard: every hop of every workflow (transfer), every timer and every change of a list entry
+        # (visibility) waits for its 50 ms. 2,000 takes the limit out of the way.
         "history.transferProcessorMaxPollRPS": "2000",
         "history.timerProcessorMaxPollRPS": "2000",
         "history.visibilityProcessorMaxPollRPS": "2000",

@@ -1,4 +1,4 @@
-"""The operator's commands: post an anomaly, look at incidents, decide, resolve. Each is a request to the API, and shows its answer."""
+"""The operator's commands: post an anomaly, look at incidents, decide, resolve. Each asks the API and shows what it answered."""
 
 import json
 import sys

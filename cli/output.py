@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from rich.console import Console, ConsoleRenderable
+from rich.console import Console, RenderableType
 from rich.status import Status
 from rich.table import Table
 from rich.text import Text
@@ -65,7 +65,7 @@ out = _console()
 err = _console(stderr=True)
 
 
-def say(text: str | ConsoleRenderable = "", style: str | None = None) -> None:
+def say(text: RenderableType = "", style: str | None = None) -> None:
     """Print a result. A text is printed as it is, without markup, and lines are not broken."""
     out.print(text, style=style, soft_wrap=isinstance(text, str | Text))
 

@@ -24,8 +24,8 @@ from domain.plan import Fact
 
 Json = Mapping[str, Any]
 
-CARD_WIDTH_COLUMNS = 84
-"""Of an alert or a card: about what Slack gives a message on a desktop."""
+CARD_WIDTH_COLUMNS = 104
+"""Of an alert or a card: a Historical Match fits on one line."""
 
 
 def incident(story: Json, console_url: str) -> RenderableType:
@@ -47,7 +47,7 @@ def alert(story: Json) -> Panel:
     """The alert as Slack shows it, or would."""
     shown = story["alert"]
     posted = "sent to Slack" if shown["sent"] else f"not sent: {shown['reason']}" if shown["reason"] else "not sent yet"
-    return _card(to_text(shown["blocks"]), "red", foreign(posted))
+    return boxed(to_text(shown["blocks"]), "red", posted)
 
 
 def card(story: Json, run: Json, step: Json, console_url: str) -> Panel:
@@ -56,7 +56,7 @@ def card(story: Json, run: Json, step: Json, console_url: str) -> Panel:
     approval = step["approval"]
     if approval["status"] == ApprovalStatus.OPEN and approval["deadline_at"] is None:
         blocks = blocks[:-1]  # the last line tells the timeout, which begins to count when Slack has the card
-    return _card(to_text(blocks), COLOURS[approval["status"]] if approval["status"] != ApprovalStatus.OPEN else "yellow")
+    return boxed(to_text(blocks), COLOURS[approval["status"]] if approval["status"] != ApprovalStatus.OPEN else "yellow")
 
 
 def runbook(run: Json) -> RenderableType:
@@ -131,6 +131,15 @@ def audit(rows: Iterable[Json]) -> Table:
     return table(*columns, rows=lines)
 
 
+def audit_of_one(rows: Iterable[Json]) -> Table:
+    """The audit log of one incident, narrower."""
+    lines = [
+        (_clock(row["at"]), row["action"], foreign(row["actor_name"]), row["source"], foreign(row["detail"].get("text", "")))
+        for row in rows
+    ]
+    return table(("time", "fixed"), ("action", "fixed"), "who", "on", "in words", rows=lines)
+
+
 def runbooks(listed: Iterable[Json]) -> Table:
     """The definitions."""
     rows = [(item["name"], foreign(_trigger(item["trigger"])), _steps_of(item), foreign(item["description"])) for item in listed]
@@ -193,9 +202,16 @@ def _card_of(story: Json, run: Json, step: Json) -> ApprovalCard:
     )
 
 
-def _card(text: str, colour: str, below: Text | None = None) -> Panel:
-    width = CARD_WIDTH_COLUMNS
-    return Panel(Text(text), border_style=colour, width=width, padding=(0, 1), subtitle=below, subtitle_align="right")
+def boxed(text: str, colour: str, below: str | None = None) -> Panel:
+    """A message in a frame; `below` says where it is."""
+    subtitle = None if below is None else foreign(below)
+    return Panel(
+        Text(text), border_style=colour, width=CARD_WIDTH_COLUMNS, padding=(0, 1), subtitle=subtitle, subtitle_align="right"
+    )
+
+
+def _clock(text: str) -> str:
+    return f"{moment(text):%H:%M:%S}"
 
 
 def _where(entry: Json) -> str:

@@ -4,8 +4,6 @@ One class over two engines, embedded and server, with the same SQL. Values trave
 statement is built from text of the world. Every method may be called twice with the same argument.
 """
 
-import ipaddress
-import re
 from collections.abc import Iterable
 from datetime import timedelta
 from itertools import chain
@@ -49,11 +47,11 @@ DEFAULT_PORT, DEFAULT_TLS_PORT = 8123, 8443
 
 _Item = TypeVar("_Item")
 
-_HOST_NAME = re.compile(r"[A-Za-z0-9._-]{1,253}")
-
 
 class Engine(Protocol):
     """Where statements run. Raises errors of the tree only."""
+
+    async def version(self) -> str: ...
 
     async def create_database(self) -> None: ...
 
@@ -79,8 +77,6 @@ def open_clickhouse(settings: Settings, data_dir: Path) -> "ClickHouse":
 
 
 def _address(settings: Settings, host: str) -> ServerAddress:
-    if not _is_host(host):  # not repeated: it may be a URL with a password in it
-        raise NotConfigured("CLICKHOUSE_HOST must be a host name or an IP address, without http://, port, user or path")
     tls, ca_cert = settings.clickhouse_tls_enabled, settings.clickhouse_tls_ca_cert
     if ca_cert is not None and not tls:
         raise NotConfigured("CLICKHOUSE_TLS_CA_CERT has no effect without CLICKHOUSE_TLS_ENABLED=true: set both, or neither")
@@ -95,14 +91,6 @@ def _address(settings: Settings, host: str) -> ServerAddress:
         tls=tls,
         ca_cert=str(ca_cert) if ca_cert else None,
     )
-
-
-def _is_host(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return _HOST_NAME.fullmatch(host) is not None
-    return True
 
 
 class ClickHouse:
@@ -171,9 +159,8 @@ class ClickHouse:
         return [execution_of(row) for row in reversed(rows)]
 
     async def ping(self) -> str:
-        """The version of the engine, which answers."""
-        rows = await self._engine.select("SELECT version()")
-        return str(rows[0][0])
+        """The version of the engine that answers; the database need not be there yet."""
+        return await self._engine.version()
 
     async def aclose(self) -> None:
         """Let go of the directory, or of the connections."""

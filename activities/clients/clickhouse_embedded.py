@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 
 import clickhouse_connect
 from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import ClickHouseError
+from clickhouse_connect.driver.exceptions import ClickHouseError, ProgrammingError
 
-from activities.clients.clickhouse_failures import failure_of
+from activities.clients.clickhouse_failures import failure_of, said
 from activities.clients.clickhouse_tables import Row, Table
 from activities.errors import NotConfigured, OrchestratorError, Unreachable
 
@@ -45,6 +45,9 @@ class EmbeddedEngine:
         self._client: Client | None = None
         self._is_closed = False
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="clickhouse")
+
+    async def version(self) -> str:
+        return str(await self._call(lambda client: client.command("SELECT version()", use_database=False)))
 
     async def create_database(self) -> None:
         """Create the database if it is missing; it is chosen for what follows."""
@@ -102,7 +105,7 @@ def _insert(table: Table, rows: list[Row], token: str, client: Client) -> None:
 
 
 def _open(path: Path) -> Client:
-    """Raises NotConfigured when the directory cannot be made, Unreachable when another process has it."""
+    """Raises NotConfigured when the directory cannot be made, Unreachable when another process has it or it is damaged."""
     if "?" in str(path):
         raise NotConfigured(f"the data directory {path} cannot be used: chDB takes what follows a '?' for options")
     try:
@@ -115,7 +118,10 @@ def _open(path: Path) -> Client:
             f"the data directory {path} is in use by another process ({holder}), and an embedded ClickHouse serves one: "
             "stop that process, choose another --data-dir, or set CLICKHOUSE_HOST"
         )
-    return clickhouse_connect.get_client(interface="chdb", path=str(path), tz_mode="aware")
+    try:
+        return clickhouse_connect.get_client(interface="chdb", path=str(path), tz_mode="aware")
+    except ProgrammingError as error:
+        raise Unreachable(f"the data directory {path} cannot be opened by the embedded ClickHouse: {said(str(error))}") from None
 
 
 def _holder(path: Path) -> str | None:

@@ -3,7 +3,7 @@
 import re
 
 import aiohttp
-from clickhouse_connect.driver.exceptions import DatabaseError, Error
+from clickhouse_connect.driver.exceptions import DatabaseError, Error, OperationalError
 
 from activities.errors import OrchestratorError, Refused, Unreachable, clip
 
@@ -46,29 +46,29 @@ def failure_of(error: Exception, where: str, password: str = "") -> Orchestrator
         return Unreachable(f"{where} did not answer in time")
     code = error.code if isinstance(error, Error) else None
     if code is not None:
-        return _refusal(code, where, _said(str(error), password))
+        return _refusal(code, where, said(str(error), password))
     status = _HTTP_STATUS.search(str(error))
     if isinstance(error, DatabaseError) and status:
         return _strange_answer(int(status.group(1)), where)
     if _is_certificate_fault(error):
         return Refused(f"{where} has a TLS certificate that is not trusted here: CLICKHOUSE_TLS_CA_CERT names the file of its CA")
-    if isinstance(error, aiohttp.ClientError | DatabaseError | OSError):
+    if isinstance(error, aiohttp.ClientError | OperationalError | OSError):
         return Unreachable(f"{where} cannot be reached, or broke off the call")
     return Refused(f"{where} was not asked: a value does not fit its column ({type(error).__name__})")
 
 
-def _refusal(code: int, where: str, said: str) -> OrchestratorError:
+def _refusal(code: int, where: str, words: str) -> OrchestratorError:
     if code in _NOT_LET_IN:
         return Refused(f"{where} does not let this user in: check CLICKHOUSE_USER and CLICKHOUSE_PASSWORD")
     if code == ACCESS_DENIED:
-        return Refused(f"{where} denies this user a right: {said}")
+        return Refused(f"{where} denies this user a right: {words}")
     if code == _UNKNOWN_DATABASE:
-        return Refused(f"{where} has no such database, and this user may not create it: {said}")
+        return Refused(f"{where} has no such database, and this user may not create it: {words}")
     if code == _UNKNOWN_TABLE:
-        return Refused(f"{where} lacks a table, which `infrasage doctor` would create: {said}")
+        return Refused(f"{where} lacks a table, which `infrasage doctor` would create: {words}")
     if code in _PASSING:
-        return Unreachable(f"{where} could not do it at this moment: {said}")
-    return Refused(f"{where} refused with code {code}: {said}")
+        return Unreachable(f"{where} could not do it at this moment: {words}")
+    return Refused(f"{where} refused with code {code}: {words}")
 
 
 def _strange_answer(status: int, where: str) -> OrchestratorError:
@@ -79,13 +79,11 @@ def _strange_answer(status: int, where: str) -> OrchestratorError:
     )
 
 
-def _said(message: str, password: str) -> str:
+def said(message: str, password: str = "") -> str:
     """The server's own words on one line, without the password and without what the client puts around them."""
     match = _SAID.search(message)
-    said = " ".join((match.group(1) if match else message).split())
-    if password:
-        said = said.replace(password, "[hidden]")
-    return clip(said, SERVER_MESSAGE_CHARACTERS)
+    words = " ".join((match.group(1) if match else message).split())
+    return clip(words.replace(password, "[hidden]") if password else words, SERVER_MESSAGE_CHARACTERS)
 
 
 def _is_certificate_fault(error: BaseException | None) -> bool:

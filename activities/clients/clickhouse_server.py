@@ -51,6 +51,9 @@ class ServerEngine:
         self._connecting = asyncio.Lock()
         self._is_closed = False
 
+    async def version(self) -> str:
+        return str(await self._call(lambda client: client.command("SELECT version()", use_database=False)))
+
     async def create_database(self) -> None:
         """Create the database if it is missing; a user who may not create databases needs one that is there."""
         statement = f"CREATE DATABASE IF NOT EXISTS `{self._address.database}`"

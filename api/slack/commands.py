@@ -7,7 +7,6 @@ to do instead; that sentence is the command's answer, so it goes out as 200, and
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
-from datetime import datetime
 from typing import cast
 
 from slack_bolt import BoltResponse
@@ -23,7 +22,8 @@ from api.problems import Problem
 from api.runbooks import find_runbook
 from api.services import Services
 from api.slack.command_line import CommandLine, parse
-from api.slack.interactions import RECEIVED_AT
+from api.slack.guard import SignedRequest
+from api.slack.interactions import SIGNED
 from api.slack.payloads import Command
 from api.temporal import NoWorker, TemporalUnavailable
 from domain.anomaly import Severity
@@ -62,19 +62,20 @@ class Commands:
     async def answer(self, ack: AsyncAck, context: AsyncBoltContext) -> BoltResponse:
         command = cast("Command", context[COMMAND])
         line = parse(command.text)
-        asked = Asked(by=command.actor(), received_at=cast("datetime", context[RECEIVED_AT]), reply_to=command.reply_to)
-        message, outcome = await self._told(line, command, asked)
+        signed = cast("SignedRequest", context[SIGNED])
+        asked = Asked(by=command.actor(), received_at=signed.received_at, reply_to=command.reply_to)
+        message, outcome = await self._told(line, command, asked, signed.left_of(COMMAND_SECONDS))
         verb = line.verb if line.verb in self._verbs else "help"
         self._services.metrics.clicks.labels(f"command_{verb}", outcome).inc()
         return await ack(text=message.text, blocks=message.blocks, response_type="ephemeral")
 
-    async def _told(self, line: CommandLine, command: Command, asked: Asked) -> tuple[SlackMessage, str]:
+    async def _told(self, line: CommandLine, command: Command, asked: Asked, seconds: float) -> tuple[SlackMessage, str]:
         """The answer, whatever happens to Temporal, and the outcome for the metrics."""
         verb = self._verbs.get(line.verb)
         if verb is None:
             return self._help(line, command), "answered"
         try:
-            async with asyncio.timeout(COMMAND_SECONDS):
+            async with asyncio.timeout(seconds):
                 return await verb(line, command, asked), "answered"
         except NoWorker:
             return sentence("No worker of InfraSage answered in time: nothing was changed. Try again in a moment."), "unavailable"

@@ -20,12 +20,12 @@ from api.problems import Problem
 from api.services import Services
 from api.slack.commands import COMMAND, Commands
 from api.slack.guard import Guard, SignedRequest
-from api.slack.interactions import CLICK, RECEIVED_AT, Clicks
+from api.slack.interactions import CLICK, SIGNED, Clicks
 from api.slack.payloads import Click, Command, read_click, read_command
 from api.slack.private import PrivateAnswers, PrivateLine
 
 _quiet = logging.getLogger("infrasage.slack_bolt")
-_quiet.setLevel(logging.WARNING)  # at DEBUG bolt logs whole requests
+_quiet.setLevel(logging.ERROR)  # at DEBUG bolt logs whole requests, and it warns of a SLACK_BOT_TOKEN that it is not to use
 
 
 class SlackEdge:
@@ -59,7 +59,7 @@ class SlackEdge:
 
     async def _dispatch(self, payload: Click | Command, key: str, signed: SignedRequest) -> BoltResponse:
         # "socket_mode" is how bolt is handed a body that is parsed already, with nothing left to verify.
-        context: dict[str, Any] = {key: payload, RECEIVED_AT: signed.received_at}
+        context: dict[str, Any] = {key: payload, SIGNED: signed}
         return await self._app.async_dispatch(AsyncBoltRequest(body=payload.for_bolt(), context=context, mode="socket_mode"))
 
 

@@ -50,10 +50,16 @@ class Refusal(StrEnum):
 
 @dataclass(frozen=True)
 class SignedRequest:
-    """A body that Slack signed, and when it arrived."""
+    """A body that Slack signed, and when its request arrived."""
 
     body: bytes
     received_at: datetime
+    arrived: float
+    """The same moment on the monotonic clock: Slack's 3 s count from here, the time that the body took included."""
+
+    def left_of(self, seconds: float) -> float:
+        """How much is left of `seconds` that began with the request; a moment at the least, so that what is tried has a chance."""
+        return max(seconds - (time.monotonic() - self.arrived), 0.05)
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,7 @@ class Guard:
 
     async def admit(self, request: Request) -> SignedRequest:
         """Read and verify. Raises Problem 401, 413 (more than 1 MiB), 408 (the body did not arrive in time)."""
-        received_at = datetime.now(UTC)
+        received_at, arrived = datetime.now(UTC), time.monotonic()
         claim = read_claim(request.headers.raw, time.time())
         if isinstance(claim, Refusal):
             raise self._refused(claim)
@@ -110,7 +116,7 @@ class Guard:
             body.decode("utf-8")
         except UnicodeDecodeError:
             raise self._refused(Refusal.MALFORMED) from None
-        return SignedRequest(body, received_at)
+        return SignedRequest(body, received_at, arrived)
 
     def _refused(self, why: Refusal) -> Problem:
         self._metrics.forged.labels(why.value).inc()

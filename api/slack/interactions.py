@@ -5,7 +5,6 @@ run's to say, which then answers the person itself.
 """
 
 import re
-from datetime import datetime
 from typing import cast
 
 from slack_bolt import BoltResponse
@@ -15,6 +14,7 @@ from activities.messages.alert import PAGE_ACTION, TICKET_ACTION
 from activities.messages.approval import APPROVE_ACTION, REJECT_ACTION, decode_ref
 from activities.messages.parts import VIEW_ACTION
 from api.metrics import Metrics
+from api.slack.guard import SignedRequest
 from api.slack.payloads import Click
 from api.slack.private import PrivateAnswers
 from api.temporal import NotRunning, TemporalAccess, TemporalUnavailable
@@ -23,7 +23,7 @@ from domain.base import Durable
 from domain.incident import EscalateRequest, EscalationKind
 
 CLICK = "infrasage_click"
-RECEIVED_AT = "infrasage_received_at"
+SIGNED = "infrasage_signed_request"
 """Keys of bolt's context, set by `api.slack.edge`."""
 
 _KNOWN = (APPROVE_ACTION, REJECT_ACTION, VIEW_ACTION, TICKET_ACTION, PAGE_ACTION)
@@ -72,7 +72,7 @@ class Clicks:
         except ValueError:
             return await self._answered("That button carries no approval request: nothing was decided.", ack, context)
         decision = Decision(
-            choice=choice, ref=ref, by=click.user.actor(), received_at=_received_at(context), reply_to=click.reply_to
+            choice=choice, ref=ref, by=click.user.actor(), received_at=_signed(context).received_at, reply_to=click.reply_to
         )
         over = "That run has ended: your answer changed nothing."
         return await self._signal(workflow_id, "decide", decision, over, ack, context)
@@ -81,7 +81,9 @@ class Clicks:
         click = _click(context)
         if not click.action.value:
             return await self._answered("That button names no incident: nothing was sent.", ack, context)
-        request = EscalateRequest(kind=kind, by=click.user.actor(), received_at=_received_at(context), reply_to=click.reply_to)
+        request = EscalateRequest(
+            kind=kind, by=click.user.actor(), received_at=_signed(context).received_at, reply_to=click.reply_to
+        )
         over = "That incident is over, or unknown: nothing was sent."
         return await self._signal(click.action.value, "escalate", request, over, ack, context)
 
@@ -90,7 +92,8 @@ class Clicks:
     ) -> BoltResponse:
         """Signal, then acknowledge. 503 when Temporal did not take it: Slack then marks the click as failed, and so do we."""
         try:
-            await self._temporal.signal(workflow_id, name, argument, seconds=SIGNAL_BUDGET.total_seconds())
+            seconds = _signed(context).left_of(SIGNAL_BUDGET.total_seconds())
+            await self._temporal.signal(workflow_id, name, argument, seconds=seconds)
         except NotRunning:
             return await self._answered(over, ack, context)
         except TemporalUnavailable:
@@ -124,5 +127,5 @@ def _click(context: AsyncBoltContext) -> Click:
     return cast("Click", context[CLICK])
 
 
-def _received_at(context: AsyncBoltContext) -> datetime:
-    return cast("datetime", context[RECEIVED_AT])
+def _signed(context: AsyncBoltContext) -> SignedRequest:
+    return cast("SignedRequest", context[SIGNED])

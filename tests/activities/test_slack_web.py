@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -20,7 +20,7 @@ from activities.messages.parts import SlackMessage, Surroundings
 from domain.approval import ReplyTo
 from domain.incident import EscalationKind
 from domain.narration import PostedMessage
-from tests.peers.http import http_peer
+from tests.peers.http import answer, http_peer
 from tests.peers.http_certificates import Authority
 from tests.peers.slack import Drop, Hang, Refuse, SlackPeer, Status, Throttle
 from tests.peers.slack_samples import CONSOLE, sample_alert, sample_card
@@ -172,7 +172,14 @@ async def test_trouble_that_may_pass_is_worth_another_try(slack: SlackPeer, bot:
     assert len(slack.messages()) == 1
 
 
-WEBHOOK_PASSING = [Status(500), Status(500, "rollup_error", "text/plain"), Status(503, "", "text/plain"), Drop(), Hang()]
+WEBHOOK_PASSING = [
+    Status(503, "upstream connect error", "text/plain"),
+    Status(500),
+    Status(500, "rollup_error", "text/plain"),
+    Status(503, "", "text/plain"),
+    Drop(),
+    Hang(),
+]
 
 
 @pytest.mark.parametrize("behaviour", WEBHOOK_PASSING, ids=str)
@@ -279,6 +286,15 @@ async def test_a_page_in_place_of_a_webhook_is_no_success(slack: SlackPeer, webh
         await webhook.post(None, HELLO)
 
 
+async def test_a_webhook_is_not_redirected(slack: SlackPeer) -> None:
+    for status in (302, 307):
+        async with http_peer(answer(status, headers={"location": slack.webhook_url})) as detour:
+            with pytest.raises(Refused, match=f"HTTP {status}"):
+                await _post_once(SlackWebhook(SecretStr(detour.url())))
+            assert len(detour.requests) == 1
+    assert not slack.calls, "alerts went where nobody configured them to go"
+
+
 async def test_a_far_end_that_refuses_connections_is_unreachable() -> None:
     async with SlackPeer() as gone:
         api_url, webhook_url, token = gone.api_url, gone.webhook_url, gone.token
@@ -292,14 +308,14 @@ async def test_a_far_end_that_refuses_connections_is_unreachable() -> None:
 async def test_a_certificate_that_is_not_trusted_is_said_to_be_the_trouble() -> None:
     async with http_peer(tls=Authority().serve("127.0.0.1")) as stranger:
         with pytest.raises(Unreachable, match="its TLS certificate is not trusted here"):
-            await _post_once(lambda: SlackWebhook(SecretStr(stranger.url(scheme="https"))))
+            await _post_once(SlackWebhook(SecretStr(stranger.url(scheme="https"))))
         assert not stranger.requests
 
 
 async def test_a_far_end_without_tls_is_said_to_be_the_trouble(slack: SlackPeer) -> None:
     api_url = slack.api_url.replace("http://", "https://")
     with pytest.raises(Unreachable, match="it does not speak TLS as expected"):
-        await _post_once(lambda: SlackBot(SecretStr(slack.token), "#x", api_url=api_url))
+        await _post_once(SlackBot(SecretStr(slack.token), "#x", api_url=api_url))
 
 
 @pytest.mark.parametrize("url", ["not a url", "ftp://127.0.0.1/x", "https://", ""])
@@ -355,6 +371,15 @@ async def test_the_token_and_the_webhooks_url_are_in_no_error_and_no_log(
             assert secret_path not in text
 
 
+async def test_what_is_told_is_not_logged_even_at_debug(
+    slack: SlackPeer, bot: SlackBot, webhook: SlackWebhook, everything_logged: pytest.LogCaptureFixture
+) -> None:
+    await bot.post(None, sentence("words of an incident"))
+    await webhook.post(None, sentence("words of an incident"))
+    assert len(slack.messages()) == 2
+    assert "words of an incident" not in everything_logged.text
+
+
 def test_the_story_of_an_error_does_show_a_secret_that_is_in_it() -> None:
     def careless() -> None:
         try:
@@ -372,7 +397,7 @@ def test_the_story_of_an_error_does_show_a_secret_that_is_in_it() -> None:
 )
 async def test_a_url_that_cannot_be_used_is_not_repeated(everything_logged: pytest.LogCaptureFixture, url: str) -> None:
     with pytest.raises(OrchestratorError) as caught:
-        await _post_once(lambda: SlackWebhook(SecretStr(url)))
+        await _post_once(SlackWebhook(SecretStr(url)))
     assert "secret-path" not in whole_story(caught.value) + everything_logged.text
 
 
@@ -387,17 +412,16 @@ async def test_a_proxy_is_used_but_for_hosts_that_are_excepted(
         monkeypatch.setenv(variable, wrong_way.base_url)
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         monkeypatch.setenv("no_proxy", "127.0.0.1")
-        await _post_once(lambda: SlackBot(SecretStr(slack.token), "#ops-alerts", api_url=slack.api_url))
-        await _post_once(lambda: SlackWebhook(SecretStr(slack.webhook_url)))
+        await _post_once(SlackBot(SecretStr(slack.token), "#ops-alerts", api_url=slack.api_url))
+        await _post_once(SlackWebhook(SecretStr(slack.webhook_url)))
         assert len(slack.messages()) == 2
         monkeypatch.delenv("NO_PROXY")
         monkeypatch.delenv("no_proxy")
-        await _post_once(lambda: SlackBot(SecretStr(wrong_way.token), "#ops-alerts", api_url=slack.api_url))
+        await _post_once(SlackBot(SecretStr(wrong_way.token), "#ops-alerts", api_url=slack.api_url))
         assert len(wrong_way.messages()) == 1, "without the exception the proxy is asked"
 
 
-async def _post_once(make: Callable[[], SlackBot | SlackWebhook]) -> None:
-    client = make()
+async def _post_once(client: SlackBot | SlackWebhook) -> None:
     try:
         posting: Awaitable[object] = client.post(None, HELLO)
         await posting

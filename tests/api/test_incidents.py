@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -373,6 +374,31 @@ async def test_of_many_decisions_at_once_one_counts(edge: Edge, stage: Stage) ->
     assert len(decided) == 1
     assert run["steps"][1]["approval"]["status"] in (ApprovalStatus.APPROVED, ApprovalStatus.REJECTED)
     assert stage.world.executed.count(2) <= 1
+
+
+async def test_a_decision_counts_from_when_its_request_arrived_and_not_from_when_its_body_was_there(
+    edge: Edge, stage: Stage
+) -> None:
+    stage.world.runbooks = (scale_runbook(),)
+    incident_id = await posted(edge)
+    await waiting(edge, incident_id)
+    sent_at: list[datetime] = []
+
+    async def late() -> AsyncIterator[bytes]:
+        yield b'{"decision": '
+        await asyncio.sleep(0.3)
+        sent_at.append(datetime.now(UTC))
+        yield b'"approve"}'
+
+    path = f"{INCIDENTS}/{incident_id}/decision"
+    answer = await edge.post(path, content=late(), headers={"Content-Type": "application/json"})
+    assert answer.status_code == 202
+
+    def approved() -> list[Any]:
+        return [event for event in stage.world.events if event.action == "approval.approved"]
+
+    await eventually(approved)
+    assert datetime.fromisoformat(approved()[0].detail["received_at"]) < sent_at[0]
 
 
 # --- halt and settle ----------------------------------------------------------------------------------------------

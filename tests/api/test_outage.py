@@ -18,7 +18,7 @@ from activities.messages.approval import encode_ref
 from cli.embedded import free_port
 from domain.approval import ApprovalRef
 from tests.api.edge import COMMANDS, INTERACTIONS, Edge, a_report
-from tests.peers.slack import Hang, SlackPeer, block_actions, interaction_form, slash_form
+from tests.peers.slack import Hang, SlackPeer, block_actions, interaction_form, signed_request, slash_form
 from tests.peers.temporal import real_server
 from workflows.connection import connect
 
@@ -178,3 +178,26 @@ async def test_a_server_that_comes_back_is_used_again(slack: SlackPeer) -> None:
             await asyncio.wait(waiting, timeout=0.2)
             os.kill(server.pid, signal.SIGCONT)
             assert {answer.status_code for answer in await asyncio.gather(*waiting)} == {202}
+
+
+async def test_a_temporal_that_does_not_know_our_attributes_yet_is_said_to_lack_them() -> None:
+    async with real_server(search_attributes={}) as server:
+        client = await connect(target_host=server.address)
+        async with Edge(client, "nobody-listens") as edge:
+            answer = await edge.post("/api/v1/anomalies", a_report())
+            assert answer.status_code == 503 and "search attributes" in answer.json()["detail"]
+
+
+async def test_a_signed_body_that_takes_its_time_leaves_less_of_slacks_three_seconds(patient: Patient, slack: SlackPeer) -> None:
+    body = click(slack).encode()
+
+    async def late() -> AsyncIterator[bytes]:
+        yield body[:10]
+        await asyncio.sleep(1)
+        yield body[10:]
+
+    with patient.hangs():
+        began = time.monotonic()
+        answer = await patient.edge.http.post(INTERACTIONS, content=late(), headers=signed_request(slack.signing_secret, body))
+        assert time.monotonic() - began < SLACK_SECONDS
+    assert answer.status_code == 503 and len(slack.responses) == 1

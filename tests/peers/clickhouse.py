@@ -48,9 +48,9 @@ class ClickHouseServer:
         }
         return Settings(**{**values, **overrides})
 
-    async def serve(self) -> None:
-        """Answer, as a healthy server."""
-        await self._tell("serve")
+    async def serve(self) -> int:
+        """Answer, as a healthy server. Returns: how many inserts were run so far."""
+        return await self._tell("serve")
 
     async def hang(self) -> None:
         """Take requests and never answer."""
@@ -60,9 +60,9 @@ class ClickHouseServer:
         """Close every connection without an answer."""
         await self._tell("drop")
 
-    async def lose(self, requests: int) -> None:
-        """Run the next requests, and close the connection instead of answering."""
-        await self._tell(f"lose {requests}")
+    async def lose(self, inserts: int) -> None:
+        """Run the next inserts, and close the connection instead of answering."""
+        await self._tell(f"lose {inserts}")
 
     async def fail(self, requests: int) -> None:
         """Answer the next requests with 503."""
@@ -72,21 +72,24 @@ class ClickHouseServer:
         """Stop listening; `serve` listens again on the same port."""
         await self._tell("refuse")
 
-    async def _tell(self, command: str) -> None:
+    async def _tell(self, command: str) -> int:
         stdin, stdout = self.process.stdin, self.process.stdout
         assert stdin is not None
         assert stdout is not None
         stdin.write(f"{command}\n".encode())
         await stdin.drain()
         answer = await asyncio.wait_for(stdout.readline(), START_SECONDS)
-        assert answer == b"ok\n", answer
+        word, count = answer.split()
+        assert word == b"ok"
+        return int(count)
 
 
 @asynccontextmanager
-async def clickhouse_server(data_dir: Path) -> AsyncIterator[ClickHouseServer]:
-    """A server on a free port, stopped at the end."""
+async def clickhouse_server(data_dir: Path, ca_file: Path | None = None) -> AsyncIterator[ClickHouseServer]:
+    """A server on a free port, stopped at the end. With `ca_file` it speaks TLS; the file then has the certificate to trust."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.peers.clickhouse_front", str(data_dir), USER, PASSWORD),
+        *([str(ca_file)] if ca_file else []),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         cwd=Path(__file__).parents[2],
@@ -115,3 +118,13 @@ async def served_clickhouse(settings: Settings) -> AsyncIterator[ClickHouse]:
         yield clickhouse
     finally:
         await clickhouse.aclose()
+
+
+async def sql(clickhouse: ClickHouse, query: str, **parameters: Any) -> list[tuple[Any, ...]]:
+    """Ask the tables themselves, as a person with a SQL prompt would."""
+    return [tuple(row) for row in await clickhouse._engine.select(query, parameters)]
+
+
+async def count(clickhouse: ClickHouse, table: str) -> int:
+    """Rows of a table as they lie there, without FINAL."""
+    return (await sql(clickhouse, f"SELECT count() FROM {table}"))[0][0]  # noqa: S608

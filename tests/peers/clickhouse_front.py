@@ -1,12 +1,13 @@
 """A ClickHouse server for tests: chDB, the real engine, behind the part of ClickHouse's HTTP interface that clients use.
 
-Run as a process of its own (`python -m tests.peers.clickhouse_front PATH USER PASSWORD`), because chDB has one directory in a
-process. It prints its port, and takes one command a line on stdin, each answered by `ok`:
+Run as a process of its own (`python -m tests.peers.clickhouse_front PATH USER PASSWORD [CA_FILE]`), because chDB has one directory
+in a process. With CA_FILE it speaks TLS, and writes the certificate of its authority there. It prints its port, and takes one
+command a line on stdin, each answered by `ok` and the number of inserts that were run so far:
 
     serve    answer, as a healthy server
     hang     take requests and never answer
     drop     close every connection without an answer
-    lose N   run the next N requests, then close the connection: the client cannot know that they ran
+    lose N   run the next N inserts, and close the connection instead of answering: the client cannot know that they ran
     fail N   answer the next N requests with 503, as a proxy does whose server is away
     refuse   stop listening
 """
@@ -16,12 +17,15 @@ import base64
 import contextlib
 import json
 import re
+import ssl
 import sys
 import tempfile
 from pathlib import Path
 
 import chdb
 from aiohttp import web
+
+from tests.peers.http_certificates import Authority
 
 RESERVED = frozenset(
     {
@@ -45,14 +49,20 @@ STATUS_OF_CODE = {"516": 403, "497": 403, "60": 404, "81": 404}
 class Front:
     """One engine, one port."""
 
-    def __init__(self, path: str, user: str, password: str) -> None:
+    def __init__(self, path: str, user: str, password: str, ca_file: str | None = None) -> None:
         Path(path).mkdir(parents=True, exist_ok=True)
         self._path = path
         self._credentials = (user, password)
         self._mode = "serve"
         self._remaining = 0
+        self.inserts = 0
         self._changed = asyncio.Event()
         self._runner: web.AppRunner | None = None
+        self._tls: ssl.SSLContext | None = None
+        if ca_file is not None:
+            authority = Authority()
+            Path(ca_file).write_text(authority.certificate, encoding="ascii")
+            self._tls = authority.serve("127.0.0.1")
         self.port = 0
         self._engine = chdb.connect(path)  # keeps the engine alive between requests
 
@@ -61,7 +71,7 @@ class Front:
         app.router.add_route("*", "/{tail:.*}", self._answer)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True, ssl_context=self._tls)
         await site.start()
         self.port = site._server.sockets[0].getsockname()[1]
 
@@ -90,10 +100,12 @@ class Front:
         if self._mode == "fail" and self._remaining:
             self._remaining -= 1
             return web.Response(status=503, text="no server is available")
-        is_lost = self._mode == "lose" and self._remaining > 0
-        self._remaining -= is_lost
+        inserts = self.inserts
         response = await self._run(request)
-        return self._broken_off(request) if is_lost else response
+        if self._mode == "lose" and self._remaining and self.inserts > inserts:
+            self._remaining -= 1
+            return self._broken_off(request)
+        return response
 
     @staticmethod
     def _broken_off(request: web.Request) -> web.Response:
@@ -143,7 +155,9 @@ class Front:
                 rows.write(sql[insert.end() :])
                 rows.flush()
                 statement = f"{insert.group(1).decode()} FROM INFILE '{rows.name}' FORMAT Native"
-                return connection.query(statement, "TabSeparated").bytes() or b""
+                answer = connection.query(statement, "TabSeparated").bytes() or b""
+                self.inserts += 1
+                return answer
         finally:
             connection.close()
 
@@ -159,8 +173,8 @@ def _refused(message: str) -> web.Response:
     )
 
 
-async def main(path: str, user: str, password: str) -> None:
-    front = Front(path, user, password)
+async def main(*arguments: str) -> None:
+    front = Front(*arguments)
     await front.listen()
     print(front.port, flush=True)
     loop = asyncio.get_running_loop()
@@ -168,7 +182,7 @@ async def main(path: str, user: str, password: str) -> None:
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while line := (await reader.readline()).decode().strip():
         await front.command(line)
-        print("ok", flush=True)
+        print("ok", front.inserts, flush=True)
     await front.close()
 
 

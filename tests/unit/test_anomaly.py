@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -26,6 +26,10 @@ SAMPLE: dict[str, Any] = {
     "suggested_actions": ["Scale payment-api to 5 pods", "Restart pods"],
 }
 REQUIRED = ("anomaly_id", "service_id", "metric_name", "timestamp", "anomaly_score")
+
+
+law = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""For properties on a shared machine: how long an example takes says nothing."""
 
 
 def report(**changes: Any) -> AnomalyReport:
@@ -249,6 +253,7 @@ reports = st.fixed_dictionaries(
 )
 
 
+@law
 @given(reports, st.integers(-12 * 60, 14 * 60), st.randoms())
 def test_the_digest_survives_temporal_and_every_zone_and_order(body: dict[str, Any], offset: int, shuffle: Any) -> None:
     at = body["timestamp"].replace(tzinfo=UTC)
@@ -280,6 +285,7 @@ def test_the_lower_bound_of_a_severity_is_inclusive(score: float, severity: str)
     assert SeverityBands().severity(score) == Severity(severity)
 
 
+@law
 @given(st.lists(st.floats(0, 1), min_size=3, max_size=3).map(sorted), st.floats(0, 1), st.floats(0, 1))
 def test_a_higher_score_is_never_less_severe(bounds: list[float], one: float, other: float) -> None:
     bands = SeverityBands(medium=bounds[0], high=bounds[1], critical=bounds[2])

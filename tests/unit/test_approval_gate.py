@@ -340,7 +340,7 @@ class GateMachine(RuleBasedStateMachine):
 
 
 class TestGateMachine(GateMachine.TestCase):
-    settings = settings(max_examples=150, stateful_step_count=20, deadline=None)
+    settings = settings(max_examples=150, stateful_step_count=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def _with_deadline(gate: Gate, deadline_at: datetime | None) -> Gate:

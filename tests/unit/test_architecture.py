@@ -79,7 +79,7 @@ VENDORS: dict[str, tuple[str, ...]] = {
     "rich": ("cli/",),
     "kmock": ("cli/",),
     "temporalio": ("activities/", "workflows/", "api/", "cli/"),
-    "pydantic_settings": ("domain/settings.py",),
+    "pydantic_settings": ("domain/settings.py", "cli/"),
     "simpleeval": ("domain/conditions.py",),
 }
 """Library → where it may be imported. The linter's contracts name modules; this table also holds for those that come later."""

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -30,17 +30,23 @@ json_values = st.recursive(
 )
 
 
+law = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""For properties on a shared machine: how long an example takes says nothing."""
+
+
 def reason(adapter: TypeAdapter[Any], value: object, *, strict: bool = True) -> str:
     with pytest.raises(ValidationError) as refused:
         adapter.validate_python(value, strict=strict)
     return reason_of(refused.value.errors()[0])
 
 
+@law
 @given(json_values)
 def test_canonical_json_says_the_same_value(value: object) -> None:
     assert json.loads(canonical_json(value)) == value
 
 
+@law
 @given(st.dictionaries(st.text(max_size=5), st.integers(), min_size=2, max_size=6), st.randoms())
 def test_the_order_of_keys_does_not_change_the_digest(value: dict[str, int], shuffle: Any) -> None:
     keys = list(value)
@@ -89,6 +95,7 @@ def test_text_keeps_its_lines_and_its_emoji() -> None:
     assert TEXT.validate_python(" 👩‍🚒 first\n\tsecond\r\n ") == "👩‍🚒 first\n\tsecond"
 
 
+@law
 @given(st.datetimes(datetime(1, 1, 3), datetime(9999, 12, 29)), st.integers(-14 * 60, 14 * 60))
 def test_an_instant_is_kept_in_utc_whatever_zone_it_came_in(wall: datetime, offset: int) -> None:
     at = wall.replace(tzinfo=timezone(timedelta(minutes=offset)))
@@ -213,6 +220,7 @@ def test_a_fault_names_the_thing_and_says_what_is_allowed(given_values: dict[str
     assert f"{place_of(fault['loc'])} {reason_of(fault)}" == expected
 
 
+@law
 @given(st.text(min_size=3, max_size=20).filter(lambda text: text.strip() not in ("", "a", "b")))
 def test_a_reason_never_repeats_the_value(value: str) -> None:
     secret = f"hunter2{value}"
@@ -238,6 +246,7 @@ def test_a_place_reads_like_the_path_in_the_file(location: tuple[int | str, ...]
     assert place_of(location) == expected
 
 
+@law
 @given(json_values)
 def test_what_json_can_say_is_sayable(value: object) -> None:
     assert unsayable(value) == []

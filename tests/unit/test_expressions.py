@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from domain.anomaly import Anomaly, Severity
@@ -36,6 +36,9 @@ ANOMALY = Anomaly(
     environment="production",
     metric_value=87.0,
 )
+law = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""For properties on a shared machine: how long an example takes says nothing."""
+
 NAMES = names_of(ANOMALY, Severity.CRITICAL)
 
 
@@ -382,11 +385,13 @@ def test_threads_do_not_see_the_names_of_each_other() -> None:
 numbers = st.integers(-1000, 1000) | st.floats(-1e6, 1e6)
 
 
+@law
 @given(numbers, numbers, st.sampled_from(["<", "<=", ">", ">=", "==", "!="]))
 def test_comparisons_of_numbers_agree_with_python(left: float, right: float, sign: str) -> None:
     assert holds(f"a {sign} b", {"a": left, "b": right}) is eval(f"{left!r} {sign} {right!r}")  # noqa: S307
 
 
+@law
 @given(st.text(max_size=12), st.text(max_size=12))
 def test_texts_are_compared_whole(left: str, right: str) -> None:
     names: dict[str, Scalar] = {"a": left, "b": right}
@@ -416,11 +421,13 @@ def answer(condition: str, names: dict[str, Scalar]) -> bool | None:
         return None
 
 
+@law
 @given(conditions, scalars, scalars)
 def test_there_is_an_answer_or_an_expression_error_and_never_anything_else(condition: str, a: Scalar, b: Scalar) -> None:
     assert answer(condition, {"a": a, "b": b}) in (True, False, None)
 
 
+@law
 @given(conditions, scalars, scalars)
 def test_not_turns_an_answer_and_never_an_error_into_its_opposite(condition: str, a: Scalar, b: Scalar) -> None:
     names = {"a": a, "b": b}
@@ -438,6 +445,7 @@ answerable = st.recursive(
 )
 
 
+@law
 @given(answerable, answerable, st.integers(-2, 2), st.integers(-2, 2))
 def test_and_and_or_are_those_of_logic(left: str, right: str, a: int, b: int) -> None:
     names: dict[str, Scalar] = {"a": a, "b": b}
@@ -446,6 +454,7 @@ def test_and_and_or_are_those_of_logic(left: str, right: str, a: int, b: int) ->
     assert holds(f"({left}) or ({right})", names) is (one or other)
 
 
+@law
 @given(st.text(max_size=60))
 def test_any_text_is_a_condition_or_an_expression_error(text: str) -> None:
     try:
@@ -468,6 +477,7 @@ def test_a_value_is_written_plainly(value: Scalar, text: str) -> None:
     assert render("<{{ value }}>", {"value": value}) == f"<{text}>"
 
 
+@law
 @given(st.text(max_size=30))
 def test_what_a_value_contains_is_never_substituted_again(value: str) -> None:
     names: dict[str, Scalar] = {"value": value, "secret": "hunter2"}
@@ -484,6 +494,7 @@ def test_two_values_cannot_make_a_placeholder_together() -> None:
     assert render("{{ left }}secret{{ right }}", {"left": "{{ ", "right": " }}", "secret": "hunter2"}) == "{{ secret }}"
 
 
+@law
 @given(st.text(st.characters(exclude_characters="{}"), max_size=40), st.text("{}$%\\", max_size=3))
 def test_text_without_placeholders_stays_as_it_is(text: str, tail: str) -> None:
     assume("{{" not in tail)

@@ -2,11 +2,11 @@
 
 import zoneinfo
 from datetime import UTC, date, datetime, time, timedelta
-from time import perf_counter
+from time import process_time
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from domain.anomaly import Anomaly
@@ -14,6 +14,10 @@ from domain.rules import NotificationRules, QuietHours, is_zone
 
 NIGHT = QuietHours.parse("23:00", "07:00", "America/New_York")
 MINUTE = timedelta(minutes=1)
+
+
+law = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""For properties on a shared machine: how long an example takes says nothing."""
 
 
 def anomaly(score: float = 0.93, service: str = "payment-api") -> Anomaly:
@@ -60,7 +64,7 @@ def test_a_night_is_as_long_as_the_clocks_make_it(zone: str, evening: date, minu
     assert quiet_minutes(QuietHours.parse("23:00", "07:00", zone), evening) == minutes
 
 
-@settings(max_examples=40, deadline=None)
+@settings(law, max_examples=40)
 @given(
     st.sampled_from(["America/New_York", "Europe/Berlin", "Australia/Lord_Howe", "UTC", "Asia/Kolkata", "America/St_Johns"]),
     st.dates(date(2015, 1, 1), date(2037, 12, 1)),
@@ -92,6 +96,7 @@ def test_a_window_that_ignored_the_change_of_clocks_would_be_noticed() -> None:
 clocks = st.times().map(lambda at: at.replace(second=0, microsecond=0))
 
 
+@law
 @given(clocks, clocks, clocks)
 def test_a_minute_is_quiet_exactly_if_walking_from_the_start_meets_it_before_the_end(start: time, end: time, at: time) -> None:
     def minutes(clock: time) -> int:
@@ -189,6 +194,7 @@ def test_the_lowest_score_is_inclusive(score: float, alert: bool) -> None:
     assert NotificationRules(min_score=0.6).judge(anomaly(score=score), DAY).alert is alert
 
 
+@law
 @given(st.floats(0, 1), st.floats(0, 1))
 def test_the_reason_of_a_low_score_never_shows_two_equal_numbers(score: float, lowest: float) -> None:
     verdict = NotificationRules(min_score=lowest).judge(anomaly(score=score), DAY)
@@ -221,9 +227,9 @@ def test_services_are_matched_whole_by_globs_and_case_matters(globs: tuple[str, 
 
 def test_a_glob_full_of_stars_is_answered_at_once() -> None:
     rules = NotificationRules(services=("*a" * 90 + "b",))
-    started = perf_counter()
+    started = process_time()
     assert not rules.judge(anomaly(service="a" * 200), DAY).alert
-    assert perf_counter() - started < 1
+    assert process_time() - started < 1
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -24,6 +24,9 @@ from domain.runbook import (
     Trigger,
     load_runbook,
 )
+
+law = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""For properties on a shared machine: how long an example takes says nothing."""
 
 EXAMPLE = """
 {
@@ -514,6 +517,7 @@ json_values = st.recursive(
 )
 
 
+@law
 @given(json_values)
 def test_any_document_loads_or_has_faults_and_never_anything_else(definition: object) -> None:
     try:
@@ -523,6 +527,7 @@ def test_any_document_loads_or_has_faults_and_never_anything_else(definition: ob
         assert all(fault.reason for fault in refused.faults)
 
 
+@law
 @given(st.sampled_from([SLACK, SCALE, HTTP, SHELL]), json_values)
 def test_a_value_of_any_kind_in_any_key_of_a_step_loads_or_has_faults(step: dict[str, Any], value: object) -> None:
     for key in step:

@@ -23,6 +23,10 @@ WEBHOOK = "https://hooks.slack.com/services/T00000000/B00000000/XXXXXXXXXXXXXXXX
 HASH = hash_key("isage_hunter2")
 
 
+law = hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+"""For properties on a shared machine: how long an example takes says nothing."""
+
+
 @pytest.fixture(autouse=True)
 def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No variable of ours, and no `.env` but what the test writes."""
@@ -443,7 +447,7 @@ values = st.text(st.characters(exclude_characters="\x00", exclude_categories=("C
 )
 
 
-@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@law
 @given(st.dictionaries(variables, values, max_size=4))
 def test_any_environment_loads_or_ends_in_sentences(given_variables: dict[str, str]) -> None:
     with pytest.MonkeyPatch.context() as patch:
