@@ -4,7 +4,7 @@ A condition compares and combines, and nothing else: `anomaly_score > 0.7 and se
 Text takes `{{ name }}` and nothing more: a template language on foreign text is an injection waiting for its payload.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from domain.anomaly import Anomaly, Severity
@@ -17,6 +17,7 @@ __all__ = [
     "ExpressionError",
     "Scalar",
     "check_condition",
+    "check_names",
     "check_text",
     "holds",
     "names_of",
@@ -89,7 +90,12 @@ def placeholders(text: str) -> list[str]:
 
 def check_text(text: str, known: Collection[str]) -> None:
     """Refuse placeholders that `render` could not fill. Raises ExpressionError naming the first unknown one."""
-    for name in placeholders(text):
+    check_names(placeholders(text), known)
+
+
+def check_names(names: Iterable[str], known: Collection[str]) -> None:
+    """Refuse placeholders by these names. Raises ExpressionError naming the first unknown one."""
+    for name in names:
         if name not in known:
             raise ExpressionError(_unknown(f"'{{{{ {clip(name)} }}}}'", known))
 

@@ -5,11 +5,11 @@ never changes under edits. A key that is accepted is honoured; there are no othe
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, cast
 
-from pydantic import ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from domain import expressions
@@ -17,21 +17,35 @@ from domain.anomaly import Anomaly, Severity
 from domain.base import Durable, Glob, Text, in_words, sha256_of
 from domain.documents import DocumentTooLarge, unsayable
 from domain.faults import place_of, reason_of
-from domain.steps import HttpStep, KubernetesStep, ShellStep, SlackStep, Step, StepBase
+from domain.flow_steps import CheckStep, PageStep, RunbookStep, TicketStep, WaitStep
+from domain.inputs import Input, InputName
+from domain.step_base import KNOWN_NAMES, OUTPUTS_PREFIX, StepBase
+from domain.steps import HttpStep, KubernetesStep, ShellStep, SlackStep
 
 __all__ = [
+    "CheckStep",
     "HttpStep",
+    "Input",
     "KubernetesStep",
+    "PageStep",
     "Runbook",
     "RunbookFault",
     "RunbookFaults",
     "RunbookName",
+    "RunbookStep",
     "ShellStep",
     "SlackStep",
     "Step",
     "StepBase",
+    "TicketStep",
     "Trigger",
+    "WaitStep",
     "load_runbook",
+]
+
+Step = Annotated[
+    SlackStep | KubernetesStep | HttpStep | ShellStep | WaitStep | CheckStep | RunbookStep | PageStep | TicketStep,
+    Field(discriminator="type"),
 ]
 
 STEPS_LIMIT = 50
@@ -76,6 +90,8 @@ class Runbook(Durable):
     description: Text = ""
     trigger: Trigger | None = None
     """Absent: the runbook is only started by hand."""
+    inputs: dict[InputName, Input] = Field(default_factory=dict[str, Input])
+    """What a run can be told, by name; conditions and texts refer to them as they do to the anomaly's names."""
     steps: tuple[Step, ...]
     rollback_on_failure: bool = False
     dry_run: bool = False
@@ -87,12 +103,40 @@ class Runbook(Durable):
             raise ValueError(f"must have 1 to {STEPS_LIMIT} entries, not {len(steps)}")
         for name in _repeated([step.name for step in steps]):
             raise ValueError(_two_steps(name))
+        earlier: set[str] = set()
+        for number, step in enumerate(steps, start=1):
+            _require_earlier(number, step, earlier)
+            if step.at_most_once and step.retry is not None and step.retry.attempts > 1:
+                raise ValueError(f"step {number} may happen once at most and takes no 'retry' (declare it idempotent, if it is)")
+            if step.name is not None:
+                earlier.add(step.name)
         return steps
+
+    @model_validator(mode="after")
+    def _triggered_runs_have_their_inputs(self) -> "Runbook":
+        for name, wanted in self.inputs.items():
+            if name in expressions.ANOMALY_NAMES:
+                raise ValueError(f"the input '{name}' has the name of something that every run knows; choose another one")
+            if self.trigger is not None and wanted.default is None:
+                raise ValueError(f"the input '{name}' needs a default, because an anomaly that starts the runbook gives none")
+        return self
 
     @property
     def version(self) -> str:
         """SHA-256 of the definition: which text a run was started from."""
         return sha256_of(self.model_dump(mode="json"))
+
+
+def _require_earlier(number: int, step: StepBase, earlier: Collection[str]) -> None:
+    """Refuse references to outputs of steps that do not come before."""
+    for text in step.texts():
+        for name in expressions.placeholders(text):
+            if not name.startswith(OUTPUTS_PREFIX):
+                continue
+            _, _, rest = name.partition(".")
+            of_step, _, field = rest.partition(".")
+            if of_step not in earlier or not field:
+                raise ValueError(f"step {number} refers to '{{{{ {name} }}}}': no step before it is named '{of_step}'")
 
 
 class RunbookFault(Durable):
@@ -124,7 +168,8 @@ def load_runbook(definition: object) -> Runbook:
     faults = [*_keys_without_value(document), *_repeated_names(document)]
     runbook = None
     try:
-        runbook = Runbook.model_validate_json(json.dumps(document), strict=True, extra="forbid")
+        known = expressions.ANOMALY_NAMES | _names_of_inputs(document)
+        runbook = Runbook.model_validate_json(json.dumps(document), strict=True, extra="forbid", context={KNOWN_NAMES: known})
     except ValidationError as error:
         known = {fault.path for fault in faults}
         faults += [fault for item in error.errors() if (fault := _fault_of(item)).path not in known]
@@ -148,7 +193,17 @@ def _fault_of(error: ErrorDetails) -> RunbookFault:
     return _fault(place, reason)
 
 
-_STEP_TYPES: dict[str, type[StepBase]] = {"slack": SlackStep, "kubernetes": KubernetesStep, "http": HttpStep, "shell": ShellStep}
+_STEP_TYPES: dict[str, type[StepBase]] = {
+    "slack": SlackStep,
+    "kubernetes": KubernetesStep,
+    "http": HttpStep,
+    "shell": ShellStep,
+    "wait": WaitStep,
+    "check": CheckStep,
+    "runbook": RunbookStep,
+    "page": PageStep,
+    "ticket": TicketStep,
+}
 
 
 def _model_at(location: tuple[int | str, ...]) -> tuple[type[Durable], tuple[int | str, ...]]:
@@ -158,8 +213,15 @@ def _model_at(location: tuple[int | str, ...]) -> tuple[type[Durable], tuple[int
             return _STEP_TYPES[kind], ("steps", index, *rest)
         case ("trigger", *_):
             return Trigger, location
+        case ("inputs", str(), *_):
+            return Input, location
         case _:
             return Runbook, location
+
+
+def _names_of_inputs(document: dict[str, Any]) -> frozenset[str]:
+    inputs = document.get("inputs")
+    return frozenset(cast("dict[str, Any]", inputs)) if isinstance(inputs, dict) else frozenset()
 
 
 def _keys_without_value(document: dict[str, Any]) -> list[RunbookFault]:

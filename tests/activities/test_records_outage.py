@@ -1,6 +1,7 @@
 """ClickHouse that is down, hangs, drops answers or says no: a sentence within a bound, no password in it, and no row twice."""
 
 import asyncio
+import gc
 import signal
 import sys
 import time
@@ -87,6 +88,15 @@ async def test_a_server_that_hangs_from_the_start_is_given_up_too(server: ClickH
         await clickhouse.migrate()
     finally:
         await clickhouse.aclose()
+
+
+async def test_first_calls_at_the_same_time_share_one_connection_pool(server: ClickHouseServer) -> None:
+    """A second pool would be forgotten open, which the garbage collector tells as a ResourceWarning, and those are errors here."""
+    clickhouse = impatient(server, server.settings())
+    versions = await asyncio.gather(*(clickhouse.ping() for _ in range(5)))
+    await clickhouse.aclose()
+    gc.collect()
+    assert len(set(versions)) == 1
 
 
 def test_the_bound_of_a_call_is_a_few_seconds() -> None:

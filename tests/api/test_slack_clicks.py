@@ -185,6 +185,13 @@ async def test_a_response_url_that_is_not_slacks_is_never_called(edge: Edge, sla
     assert slack.calls["response_url"] == 0 and len(slack.ephemerals) == 1
 
 
+async def test_a_server_that_a_signed_payload_names_but_that_is_not_slacks_gets_no_request(edge: Edge, slack: SlackPeer) -> None:
+    async with SlackPeer() as stranger:
+        body = click(slack, "something_else", response_url=stranger.response_url)
+        assert (await edge.signed(INTERACTIONS, body)).status_code == 200
+        assert stranger.calls.total() == 0 and len(slack.ephemerals) == 1
+
+
 def test_slacks_own_hosts_for_response_urls_are_hooks_beside_the_api() -> None:
     assert ("https", "hooks.slack.com", None) in response_hosts("https://slack.com/api/")
     assert ("https", "hooks.slack-gov.com", None) in response_hosts("https://slack-gov.com/api/")

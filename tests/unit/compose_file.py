@@ -79,7 +79,9 @@ def _faults(service: Service) -> Iterator[str]:
         yield "has no health check"
     if "max-size" not in service.get("logging", {}).get("options", {}):
         yield "has a log without bounds"
-    yield from (f"publishes {port}" for port in service.get("ports", ()) if not port.startswith("127.0.0.1:") and port != _PUBLISHED)
+    for port in service.get("ports", ()):
+        if not port.startswith("127.0.0.1:") and port != _PUBLISHED:
+            yield f"publishes {port}"
     for name, value in service.get("environment", {}).items():
         reference = _REFERENCE.fullmatch(value)
         if _SECRET.search(name) and (reference is None or (reference["kind"] != "?" and reference["rest"])):
@@ -127,7 +129,7 @@ def _docker_compose() -> tuple[str, ...]:
         return (docker, "compose")
     apt_get = shutil.which("apt-get")
     if apt_get is None or os.geteuid() != 0:
-        raise Refused("docker-compose is needed to check docker-compose.temporal.yml: install it, or run the tests as root on Debian")
+        raise Refused("docker-compose is needed to check docker-compose.temporal.yml: install it, or be root on Debian")
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     update, install = [apt_get, "update"], [apt_get, "install", "--yes", "--no-install-recommends", "docker-compose"]
     subprocess.run(update, env=quiet, stdin=subprocess.DEVNULL, capture_output=True, timeout=120, check=False)  # install tells

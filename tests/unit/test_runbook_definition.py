@@ -279,12 +279,12 @@ def test_an_empty_runbook_names_what_it_needs() -> None:
         (
             {"approvers": ["U1"]},
             "approvers",
-            "is not a key that is known here; known are description, dry_run, name, rollback_on_failure, steps, trigger",
+            "is not a key that is known here; known are description, dry_run, inputs, name, rollback_on_failure, steps, trigger",
         ),
         (
             {"a b": 1},
             "['a b']",
-            "is not a key that is known here; known are description, dry_run, name, rollback_on_failure, steps, trigger",
+            "is not a key that is known here; known are description, dry_run, inputs, name, rollback_on_failure, steps, trigger",
         ),
     ],
 )
@@ -299,10 +299,10 @@ KNOWN_NAMES = "anomaly_id, anomaly_score, environment, metric_name, metric_value
 @pytest.mark.parametrize(
     ("step", "path", "reason"),
     [
-        ({}, "type", "must be one of slack, kubernetes, http, shell"),
-        ({"type": "email"}, "type", "must be one of slack, kubernetes, http, shell"),
-        ({"type": 5}, "type", "must be one of slack, kubernetes, http, shell"),
-        ({"type": ["slack"]}, "type", "must be one of slack, kubernetes, http, shell"),
+        ({}, "type", "must be one of slack, kubernetes, http, shell, wait, check, runbook, page, ticket"),
+        ({"type": "email"}, "type", "must be one of slack, kubernetes, http, shell, wait, check, runbook, page, ticket"),
+        ({"type": 5}, "type", "must be one of slack, kubernetes, http, shell, wait, check, runbook, page, ticket"),
+        ({"type": ["slack"]}, "type", "must be one of slack, kubernetes, http, shell, wait, check, runbook, page, ticket"),
         ({**SLACK, "type": None}, "type", "has no value; give one, or leave the key out"),
         ({"type": "slack"}, "message", "is required"),
         ({**SLACK, "message": ""}, "message", "may not be empty"),
@@ -343,7 +343,7 @@ KNOWN_NAMES = "anomaly_id, anomaly_score, environment, metric_name, metric_value
         (
             {**SLACK, "ttl": 5},
             "ttl",
-            "is not a key that is known here; known are approval_timeout_minutes, channel, message, name, require_approval, "
+            "is not a key that is known here; known are approval_timeout_minutes, channel, message, name, on_failure, require_approval, retry, "
             "timeout_seconds, type, when",
         ),
         ({**SCALE, "action": "delete"}, "action", "must be 'scale', 'restart', 'rollout-undo', 'cordon', 'uncordon' or 'drain'"),
