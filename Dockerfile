@@ -30,7 +30,8 @@ COPY workflows ./workflows
 COPY api ./api
 COPY cli ./cli
 RUN pip wheel --no-deps --no-build-isolation --no-index --wheel-dir /wheels . \
-    && pip --python /opt/infrasage/bin/python install --no-deps --no-index /wheels/*.whl
+    && pip --python /opt/infrasage/bin/python install --no-deps --no-index /wheels/*.whl \
+    && pip --python /opt/infrasage/bin/python check
 
 FROM python:3.11.15-slim-bookworm
 

@@ -82,6 +82,8 @@ class Triage(Durable):
     runbooks: tuple[Runbook, ...] = ()
     faults: tuple[str, ...] = ()
     """Runbooks that could not be considered (a file that does not load, a condition that fails): one sentence each."""
+    library: dict[str, Runbook] = Field(default_factory=dict[str, Runbook])
+    """The runbooks that the selected ones call."""
     recorded: bool = True
     """False when ClickHouse did not take the anomaly in time: the scribe then records it."""
     slack: SlackMode = SlackMode.OFF
@@ -196,11 +198,8 @@ class RunbookInput(Durable):
     slack: SlackMode = SlackMode.OFF
     thread: PostedMessage | None = None
     dry_run: bool = False
-
-
-class RunbookResult(Durable):
-    status: RunStatus
-    summary: str
+    library: dict[str, Runbook] = Field(default_factory=dict[str, Runbook])
+    """The runbooks that `runbook` steps call, at any depth, as they were when the run was started."""
 
 
 class StepRequest(Durable):
@@ -231,9 +230,21 @@ class UndoRequest(Durable):
     runbook: str
     number: int
     step: Step
-    undo: Undo
+    undo: Undo | None = None
+    """None: `step` is itself what takes the step back, as the runbook says (`undo:`)."""
     names: dict[str, Scalar]
     thread: PostedMessage | None = None
+
+    @property
+    def title(self) -> str:
+        return self.undo.title if self.undo else self.step.title
+
+
+class RunbookResult(Durable):
+    status: RunStatus
+    summary: str
+    undos: tuple[UndoRequest, ...] = ()
+    """What would take the run back, in the order in which it was done: for the run that called it as a step."""
 
 
 # --- views --------------------------------------------------------------------------------------------------------
@@ -272,6 +283,8 @@ class StepView(Durable):
     change: str = ""
     status: StepStatus = StepStatus.PENDING
     approval: ApprovalView | None = None
+    run: str | None = None
+    """Workflow id of the run that a `runbook` step started."""
 
 
 class RunbookView(Durable):

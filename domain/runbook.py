@@ -48,6 +48,12 @@ Step = Annotated[
     Field(discriminator="type"),
 ]
 
+UndoStep = Annotated[SlackStep | KubernetesStep | HttpStep | ShellStep, Field(discriminator="type")]
+"""The steps that may take another one back: they act by themselves, without approval and without an undo of their own."""
+
+for _class in (SlackStep, KubernetesStep, HttpStep, ShellStep, WaitStep, CheckStep, RunbookStep, PageStep, TicketStep):
+    _class.model_rebuild(_types_namespace={"UndoStep": UndoStep})
+
 STEPS_LIMIT = 50
 
 RunbookName = Annotated[
@@ -108,6 +114,8 @@ class Runbook(Durable):
             _require_earlier(number, step, earlier)
             if step.at_most_once and step.retry is not None and step.retry.attempts > 1:
                 raise ValueError(f"step {number} may happen once at most and takes no 'retry' (declare it idempotent, if it is)")
+            if step.undo is not None and (step.undo.require_approval or step.undo.undo or step.undo.when):
+                raise ValueError(f"the undo of step {number} takes no 'require_approval', no 'when' and no 'undo' of its own")
             if step.name is not None:
                 earlier.add(step.name)
         return steps
@@ -209,6 +217,8 @@ _STEP_TYPES: dict[str, type[StepBase]] = {
 def _model_at(location: tuple[int | str, ...]) -> tuple[type[Durable], tuple[int | str, ...]]:
     """The class that a location is about, and the location as it is in the file: pydantic adds the member of the union."""
     match location:
+        case ("steps", int() as index, str() as kind, "undo", str() as inner, *rest) if {kind, inner} <= _STEP_TYPES.keys():
+            return _STEP_TYPES[inner], ("steps", index, "undo", *rest)
         case ("steps", int() as index, str() as kind, *rest) if kind in _STEP_TYPES:
             return _STEP_TYPES[kind], ("steps", index, *rest)
         case ("trigger", *_):

@@ -7,12 +7,15 @@ names filled in is checked again where it runs: what is fine here can still be e
 import re
 from collections.abc import Collection, Iterator, Mapping
 from datetime import timedelta
-from typing import Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, Field, JsonValue, PlainValidator, StringConstraints, ValidationInfo, field_validator
 
 from domain import expressions
 from domain.base import Durable, Name, in_words, one_line
+
+if TYPE_CHECKING:
+    from domain.runbook import UndoStep
 
 StepName = Annotated[
     str,
@@ -127,6 +130,9 @@ class StepBase(Durable):
     retry: Retry | None = None
     on_failure: Literal["halt", "continue", "rollback"] | None = None
     """What a failure does to the run; absent: `rollback` where the runbook says `rollback_on_failure`, else `halt`."""
+
+    undo: "UndoStep | None" = None
+    """What takes the step back, instead of what its type would do (`domain.runbook.UndoStep`)."""
 
     @field_validator("when")
     @classmethod

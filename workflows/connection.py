@@ -35,9 +35,11 @@ PASSTHROUGH = (
     "workflows.signals",  # a pure function over the run's own converter
     "workflows.run_state",  # models
     "workflows.failures",  # a pure function
-    "workflows.scribe",  # these three hold what both stories share; they use nothing of the world
+    "workflows.scribe",  # these hold the parts that the stories are told with; they use nothing of the world
     "workflows.narrator",
     "workflows.approvals",
+    "workflows.inline_steps",
+    "workflows.rollback",
 )
 """Modules that the sandbox takes from the process instead of importing them for every run."""
 

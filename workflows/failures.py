@@ -18,6 +18,8 @@ class Outcome(Enum):
     MOVED = auto()
     """The world is no longer as planned; nothing was run."""
     UNKNOWN = auto()
+    HALTED = auto()
+    """A run that the step called was halted: so is the caller."""
 
 
 @dataclass

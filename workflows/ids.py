@@ -13,6 +13,11 @@ def runbook_workflow_id(incident_id: str, runbook: str) -> str:
     return f"{incident_id}/{runbook}"
 
 
+def called_workflow_id(caller: str, step: int, runbook: str) -> str:
+    """The run that a `runbook` step of another run started."""
+    return f"{caller}/{step}/{runbook}"
+
+
 def manual_workflow_id(runbook: str, number: int) -> str:
     """The `number`-th run started by hand. No incident id begins with `manual/`: an anomaly id has no slash."""
     return f"manual/{runbook}/{number}"

@@ -84,14 +84,15 @@ HALT_WAIT = timedelta(minutes=5)
 def execute(step: Step) -> ActivityOptions:
     """A step that may not be repeated gets exactly one attempt: a lost outcome is asked about, never rerun."""
     limit = timedelta(seconds=step.timeout_seconds) + STEP_MARGIN
-    retry = RetryPolicy(
-        initial_interval=timedelta(seconds=1),
-        maximum_interval=timedelta(seconds=10),
-        maximum_attempts=1 if step.at_most_once else STEP_ATTEMPTS,
-    )
+    wish = step.retry
+    attempts = 1 if step.at_most_once else wish.attempts if wish else STEP_ATTEMPTS
     return ActivityOptions(
         start_to_close_timeout=limit,
         heartbeat_timeout=timedelta(seconds=10),
-        retry_policy=retry,
+        retry_policy=RetryPolicy(
+            initial_interval=timedelta(seconds=wish.backoff_seconds if wish else 1),
+            maximum_interval=timedelta(seconds=max(wish.backoff_seconds, 60) if wish else 10),
+            maximum_attempts=attempts,
+        ),
         cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
     )

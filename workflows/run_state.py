@@ -5,10 +5,21 @@ from datetime import datetime
 
 from domain.approval import Gate
 from domain.audit import RunbookExecution
-from domain.incident import ApprovalView, RunbookInput, RunbookView, RunStatus, StepStatus, StepView, TimelineEntry
+from domain.conditions import Scalar
+from domain.incident import (
+    ApprovalView,
+    RunbookInput,
+    RunbookView,
+    RunStatus,
+    StepStatus,
+    StepView,
+    TimelineEntry,
+    UndoRequest,
+)
 from domain.narration import ApprovalCard
-from domain.plan import StepPlan, StepResult, Undo
+from domain.plan import StepPlan, StepResult
 from domain.runbook import Step
+from domain.step_base import OUTPUTS_PREFIX
 
 
 @dataclass
@@ -22,8 +33,10 @@ class StepState:
     plan: StepPlan | None = None
     gate: Gate | None = None
     result: StepResult | None = None
-    undo: Undo | None = None
-    """What takes it back, known once it was executed, also when it failed half-way."""
+    undos: list[UndoRequest] = field(default_factory=list[UndoRequest])
+    """What takes it back, in the order in which it was done; known once it was executed, also when it failed half-way."""
+    run: str | None = None
+    """Workflow id of the run that the step started."""
     remark: str = ""
     """Why it was skipped, failed or is unknown."""
 
@@ -45,6 +58,7 @@ class StepState:
             change=self.plan.change if self.plan else "",
             status=self.status,
             approval=self._approval(),
+            run=self.run,
         )
 
     def _approval(self) -> ApprovalView | None:
@@ -73,12 +87,15 @@ class RunState:
     input: RunbookInput
     started_at: datetime
     steps: list[StepState] = field(init=False)
+    names: dict[str, Scalar] = field(init=False)
+    """For conditions and texts: those of the input, and the outputs of the steps so far."""
     status: RunStatus = RunStatus.RUNNING
     summary: str = ""
     finished_at: datetime | None = None
     recovered_at: datetime | None = None
 
     def __post_init__(self) -> None:
+        self.names = dict(self.input.names)
         self.steps = [StepState(number, step) for number, step in enumerate(self.input.runbook.steps, start=1)]
 
     @property
@@ -88,6 +105,12 @@ class RunState:
     def find(self, number: int) -> StepState | None:
         """The step of that 1-based number, if there is one."""
         return self.steps[number - 1] if 1 <= number <= len(self.steps) else None
+
+    def learn(self, state: StepState) -> None:
+        """Let later steps refer to the outputs of a named step that succeeded."""
+        if state.step.name is not None and state.result is not None:
+            for field_name, value in state.result.outputs.items():
+                self.names[f"{OUTPUTS_PREFIX}{state.step.name}.{field_name}"] = value
 
     def position(self, state: StepState) -> str:
         """`Step 2/3`."""

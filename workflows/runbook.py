@@ -24,10 +24,13 @@ from domain.incident import (
 )
 from domain.narration import AlertState, PostedMessage, Tone
 from domain.plan import StepPlan, StepResult, Undo
+from domain.runbook import RunbookStep, Step
 from workflows import presets, search
 from workflows.approvals import Approvals, why_not
 from workflows.failures import Outcome, StepFailure, failure_of
+from workflows.inline_steps import InlineSteps
 from workflows.narrator import Narrator
+from workflows.rollback import roll_back
 from workflows.run_state import RunState, StepState
 from workflows.scribe import Scribe, Subject
 from workflows.signals import read_signal
@@ -52,6 +55,7 @@ class RunbookWorkflow:
         self._scribe = Scribe(Subject(input.incident_id, input.runbook.name))
         self._narrator = Narrator(input.slack, input.thread)
         self._approvals = Approvals(self._run, self._scribe, self._narrator)
+        self._inline = InlineSteps(self._run, self._narrator)
         self._halt: HaltRequest | None = None
         self._settlement: SettleRequest | None = None
         self._settled_by = ""
@@ -71,7 +75,8 @@ class RunbookWorkflow:
             await self._finish()
             raise
         await self._finish()
-        return RunbookResult(status=self._run.status, summary=self._run.summary)
+        undos = tuple(undo for state in self._run.steps for undo in state.undos)
+        return RunbookResult(status=self._run.status, summary=self._run.summary, undos=undos)
 
     # --- signals and the query ----------------------------------------------------------------------------------
 
@@ -88,6 +93,7 @@ class RunbookWorkflow:
         # An unreadable wish to stop is still a wish to stop.
         request = read_signal(raw, HaltRequest) or HaltRequest(reason="halted by a signal that could not be read")
         self._halt = self._halt or request
+        self._inline.halt(self._halt)
 
     @workflow.signal(name="settle", description="Say how a step of unknown outcome stands (domain.incident.SettleRequest)")
     def settle(self, raw: RawValue) -> None:
@@ -108,6 +114,7 @@ class RunbookWorkflow:
             return  # the incident, which has the same signal from the same sender, notes it
         self._run.recovered_at = request.recovered_at
         self._approvals.show_open()
+        self._inline.recover(request)
 
     @workflow.signal(name="attach_thread", description="The alert was delivered after all (domain.narration.PostedMessage)")
     def attach_thread(self, raw: RawValue) -> None:
@@ -144,15 +151,14 @@ class RunbookWorkflow:
                 await (self._plan_only(state) if self._run.is_dry else self._step(state))
             except StepFailure as failure:
                 await self._failed(state, failure)
-        self._run.status = RunStatus.SUCCEEDED
-        done = sum(state.status is StepStatus.SUCCEEDED for state in self._run.steps)
-        self._run.summary = "Planned only, nothing was run" if self._run.is_dry else f"{done} of {len(self._run.steps)} steps done"
+        self._run.status, self._run.summary = RunStatus.SUCCEEDED, self._outcome_in_words()
 
     async def _step(self, state: StepState) -> None:
         """Plan, ask, execute; again from the plan when the world moved in between. Raises: StepFailure, _Stop."""
         for round_number in range(1, presets.ROUNDS_LIMIT + 1):
             if state.step.reads_world or state.step.require_approval:
                 state.plan = await self._plan(state)
+                self._changed()
                 if state.step.require_approval:
                     await self._ask(state, state.plan, round_number)
             self._stop_if_asked()
@@ -171,7 +177,7 @@ class RunbookWorkflow:
         if condition is None:
             return True
         try:
-            if expressions.holds(condition, self._run.input.names):
+            if expressions.holds(condition, self._run.names):
                 return True
         except expressions.ExpressionError as error:
             state.remark = str(error)
@@ -185,6 +191,8 @@ class RunbookWorkflow:
 
     async def _plan_only(self, state: StepState) -> None:
         state.plan = plan = await self._plan(state)
+        if isinstance(state.step, RunbookStep):
+            await self._inline.run_runbook(state, state.step, lambda: self._halt)
         state.status, state.remark = StepStatus.SKIPPED, "dry run"
         self._narrator.note(f"{self._run.position(state)} would do: {plan.title} — {plan.change}")
         self._scribe.record(
@@ -197,6 +205,8 @@ class RunbookWorkflow:
         self._changed()
 
     async def _plan(self, state: StepState) -> StepPlan:
+        if state.step.runs_in_workflow:
+            return self._inline.plan(state)
         try:
             return await workflow.execute_activity(
                 "step.plan",
@@ -228,29 +238,53 @@ class RunbookWorkflow:
         self._enter(state, StepStatus.RUNNING, RunStatus.RUNNING)
         while True:
             try:
-                result = await workflow.execute_activity(
-                    "step.execute",
-                    self._request(state),
-                    result_type=StepResult,
-                    **presets.execute(state.step),
-                    summary=f"{self._run.position(state)}: {state.title}",
-                )
+                if state.step.runs_in_workflow:
+                    result = await self._inline.run(state, lambda: self._halt)
+                    self._stop_if_asked()
+                else:
+                    result = await self._by_activity(state)
+                    state.undos = self._undos_of(state, result)
                 break
-            except ActivityError as error:
-                if workflow.cancellation_reason() is not None:
-                    raise asyncio.CancelledError from error
-                failure = failure_of(error)
+            except (StepFailure, _Stop) as failure:
+                if isinstance(failure, _Stop) or failure.outcome is Outcome.HALTED:
+                    state.status, state.remark = StepStatus.SKIPPED, "halted"
+                    raise _Stop(RunStatus.HALTED, failure.sentence) from failure
                 if failure.outcome is not Outcome.UNKNOWN:
-                    raise failure from error
+                    raise
                 if await self._settled(state, failure.sentence):
                     result = StepResult(summary=f"{state.title}: marked as done by {self._settled_by}")
                     break
-        state.result, state.undo = result, result.undo
+        state.result = result
         state.status, state.remark = StepStatus.SUCCEEDED, ""
+        self._run.learn(state)
         self._scribe.record(AuditAction.STEP_SUCCEEDED, result.summary, step=state.number, outputs=result.outputs)
         if state.step.type != "slack":  # its message is there to be read
             self._narrator.note(f"{self._run.position(state)} done: {result.summary}", Tone.SUCCESS)
         self._changed()
+
+    async def _by_activity(self, state: StepState) -> StepResult:
+        """Raises: StepFailure."""
+        try:
+            return await workflow.execute_activity(
+                "step.execute",
+                self._request(state),
+                result_type=StepResult,
+                **presets.execute(state.step),
+                summary=f"{self._run.position(state)}: {state.title}",
+            )
+        except ActivityError as error:
+            if workflow.cancellation_reason() is not None:
+                raise asyncio.CancelledError from error
+            failure = failure_of(error)
+            if failure.undo is not None:
+                state.undos = [self._undo_request(state, failure.undo)]
+            raise failure from error
+
+    def _undos_of(self, state: StepState, result: StepResult) -> list[UndoRequest]:
+        """The runbook's own `undo:` step wins over what the step type offers."""
+        if state.step.undo is not None:
+            return [self._undo_request(state, None, state.step.undo)]
+        return [self._undo_request(state, result.undo)] if result.undo is not None else []
 
     async def _settled(self, state: StepState, sentence: str) -> bool:
         """Ask a human what became of the step. Returns: True for done, False for retry. Raises: _Stop for halt."""
@@ -283,53 +317,26 @@ class RunbookWorkflow:
         return word.choice == "done"
 
     async def _failed(self, state: StepState, failure: StepFailure) -> None:
-        """Report the failed step and, if the runbook says so, take back what was done. Raises: _Stop, always."""
-        state.status, state.remark, state.undo = StepStatus.FAILED, failure.sentence, failure.undo
+        """Report the failed step, and do what the runbook says of failures. Raises: _Stop, unless it says `continue`."""
+        state.status, state.remark = StepStatus.FAILED, failure.sentence
         self._scribe.record(
             AuditAction.STEP_FAILED, f"“{state.title}” failed: {failure.sentence}", step=state.number, error=failure.sentence
         )
         self._narrator.note(f"{self._run.position(state)} failed: {state.title}. {failure.sentence}", Tone.FAILURE)
         self._changed()
         sentence = f"{self._run.position(state)} failed: {failure.sentence}"
-        if not self._run.input.runbook.rollback_on_failure:
-            raise _Stop(RunStatus.FAILED, sentence)
-        undone, stuck = await self._roll_back()
+        match state.step.on_failure or ("rollback" if self._run.input.runbook.rollback_on_failure else "halt"):
+            case "continue":
+                return
+            case "halt":
+                raise _Stop(RunStatus.FAILED, sentence)
+            case "rollback":
+                undone, stuck = await roll_back(self._run, self._scribe, self._narrator)
         if stuck:
             raise _Stop(RunStatus.FAILED, f"{sentence} Not taken back: {'; '.join(stuck)}")
         if undone:
             raise _Stop(RunStatus.ROLLED_BACK, f"{sentence} Taken back: {'; '.join(undone)}")
         raise _Stop(RunStatus.FAILED, f"{sentence} Nothing had to be taken back")
-
-    async def _roll_back(self) -> tuple[list[str], list[str]]:
-        """Undo in reverse order what was done. Returns: what was taken back, and what could not be."""
-        undone: list[str] = []
-        stuck: list[str] = []
-        for state in reversed(self._run.steps):
-            if state.undo is None:
-                continue
-            position = self._run.position(state)
-            try:
-                result = await workflow.execute_activity(
-                    "step.undo",
-                    self._undo_request(state, state.undo),
-                    result_type=StepResult,
-                    **presets.UNDO,
-                    summary=f"undo {position}: {state.undo.title}",
-                )
-            except ActivityError as error:
-                sentence = failure_of(error).sentence
-                stuck.append(f"{state.undo.title} ({sentence})")
-                self._scribe.record(AuditAction.STEP_ROLLBACK_FAILED, f"“{state.undo.title}” failed: {sentence}", step=state.number)
-                self._narrator.note(f"{position} could not be taken back: {state.undo.title}. {sentence}", Tone.FAILURE)
-                continue
-            undone.append(result.summary)
-            state.remark = result.summary
-            if state.status is StepStatus.SUCCEEDED:
-                state.status = StepStatus.ROLLED_BACK
-            self._scribe.record(AuditAction.STEP_ROLLED_BACK, result.summary, step=state.number)
-            self._narrator.note(f"{position} taken back: {result.summary}", Tone.WARNING)
-            self._changed()
-        return undone, stuck
 
     async def _finish(self) -> None:
         """Tell and record the end; returns when ClickHouse has every row and Slack every message it will get."""
@@ -351,6 +358,14 @@ class RunbookWorkflow:
         await asyncio.gather(self._scribe.drain(), self._narrator.drain())
 
     # --- helpers ------------------------------------------------------------------------------------------------
+
+    def _outcome_in_words(self) -> str:
+        if self._run.is_dry:
+            return "Planned only, nothing was run"
+        done = sum(state.status is StepStatus.SUCCEEDED for state in self._run.steps)
+        failed = sum(state.status is StepStatus.FAILED for state in self._run.steps)
+        passed_over = f", {failed} failed and passed over" if failed else ""
+        return f"{done} of {len(self._run.steps)} steps done{passed_over}"
 
     def _stop_if_asked(self) -> None:
         if self._halt is not None:
@@ -387,22 +402,22 @@ class RunbookWorkflow:
             runbook=self._run.input.runbook.name,
             number=state.number,
             step=state.step,
-            names=self._run.input.names,
+            names=self._run.names,
             fixed_at=workflow.now(),
             thread=self._narrator.thread,
             plan=state.plan,
             approved_digest=gate.ref.digest if gate is not None and gate.status is ApprovalStatus.APPROVED else None,
         )
 
-    def _undo_request(self, state: StepState, undo: Undo) -> UndoRequest:
+    def _undo_request(self, state: StepState, undo: Undo | None, step: Step | None = None) -> UndoRequest:
         return UndoRequest(
             workflow_id=self._run.workflow_id,
             incident_id=self._run.input.incident_id,
             runbook=self._run.input.runbook.name,
             number=state.number,
-            step=state.step,
+            step=step or state.step,
             undo=undo,
-            names=self._run.input.names,
+            names=self._run.names,
             thread=self._narrator.thread,
         )
 

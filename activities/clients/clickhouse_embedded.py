@@ -28,8 +28,8 @@ OPEN_TIMEOUT = timedelta(seconds=30)
 """Loading the engine takes about 1 s and opening a directory about 40 ms; a busy machine takes longer."""
 
 INSERT_SETTINGS: Mapping[str, str] = {"async_insert": "0", "insert_deduplicate": "1"}
-"""Answered means stored, and a repeated token is dropped. Newer engines queue inserts by default (26.9 does), and the queue has its own
-rules for repetitions (`async_insert_deduplicate`, off)."""
+"""Answered means stored, and a repeated token is dropped. Newer engines queue inserts by default (26.9 does), and the
+queue has its own rules for repetitions (`async_insert_deduplicate`, off)."""
 
 _Answer = TypeVar("_Answer")
 

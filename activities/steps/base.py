@@ -7,7 +7,7 @@ from pydantic import BaseModel, ValidationError
 
 from activities.errors import InvalidStep, PlanChanged
 from domain.incident import StepRequest, UndoRequest
-from domain.plan import StepPlan, StepResult
+from domain.plan import StepPlan, StepResult, Undo
 from domain.runbook import StepBase
 
 CHANGE_LIMIT_CHARACTERS = 500
@@ -58,6 +58,13 @@ def plan_of(request: StepRequest) -> StepPlan:
     if request.plan is None:
         raise PlanChanged(f"step {request.number} has no plan: nothing was run")
     return request.plan
+
+
+def left_by(request: UndoRequest) -> Undo:
+    """The undo that the step left. Raises: InvalidStep when it left none: a step that takes another back is executed instead."""
+    if request.undo is None:
+        raise InvalidStep(f"step {request.number} left nothing by which it could be taken back")
+    return request.undo
 
 
 def read_as(model: type[_Model], stored: Mapping[str, Any], what: str) -> _Model:

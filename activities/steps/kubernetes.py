@@ -1,22 +1,25 @@
 """The step type `kubernetes`: change the replica count of a Deployment, guarded by the count that the plan saw."""
 
 import asyncio
+import re
 from datetime import timedelta
 from typing import Any, ClassVar, Literal, Protocol
 
 from pydantic import Field
 from temporalio import activity
 
-from activities.errors import InvalidStep, NotConfigured, OrchestratorError, PlanChanged, Refused, StepFailed, TransientError
+from activities.errors import InvalidStep, NotConfigured, OrchestratorError, PlanChanged, Refused, StepFailed, TransientError, clip
 from activities.steps import heartbeat
-from activities.steps.base import plan_of, read_as, step_of
+from activities.steps.base import left_by, plan_of, read_as, step_of
 from domain import expressions
 from domain.base import Durable
 from domain.incident import StepRequest, UndoRequest
 from domain.plan import Fact, StepPlan, StepResult, Undo
-from domain.runbook import KubernetesStep
+from domain.steps import REPLICAS_LIMIT, KubernetesStep
 
 POLL_INTERVAL = timedelta(seconds=1)
+
+_COUNT = re.compile(r"[0-9]{1,9}")
 
 
 class Scale(Protocol):
@@ -102,7 +105,7 @@ class KubernetesSteps:
         now = (await self._require_cluster().read_scale(wish.namespace, wish.deployment)).replicas
         moves = now != wish.replicas
         return StepPlan(
-            title=request.step.title,
+            title=step_of(request, KubernetesStep).model_copy(update={"replicas": wish.replicas}).title,
             change=f"replicas {now} → {wish.replicas}" if moves else f"replicas {now}, nothing to change",
             facts=(Fact(label="Namespace", value=wish.namespace), Fact(label="Deployment", value=wish.deployment)),
             request=wish.model_dump(mode="json"),
@@ -141,7 +144,7 @@ class KubernetesSteps:
 
     async def undo(self, request: UndoRequest) -> StepResult:
         """Put the count back from what the step left to what it found. A count that is neither is a Conflict and stays."""
-        back = read_as(ScaleUndo, request.undo.request, f"the undo of step {request.number}")
+        back = read_as(ScaleUndo, left_by(request).request, f"the undo of step {request.number}")
         cluster = self._require_cluster()
         now = (await cluster.read_scale(back.namespace, back.deployment)).replicas
         repeated = now == back.after_undo
@@ -162,7 +165,7 @@ class KubernetesSteps:
         return ScaleRequest(
             namespace=expressions.render(step.namespace, request.names),
             deployment=expressions.render(step.deployment, request.names),
-            replicas=step.replicas,
+            replicas=_replicas(step.replicas, request),
         )
 
     def _require_cluster(self) -> ClusterPort:
@@ -227,6 +230,15 @@ class KubernetesSteps:
         if rollout.is_observed and rollout.has_failed:
             raise Refused(rollout.progress)
         return rollout.is_complete, rollout.progress
+
+
+def _replicas(wished: int | str, request: StepRequest) -> int:
+    """The wished count, with its name filled in. Raises: InvalidStep for anything but a whole number within the limit."""
+    text = expressions.render(str(wished), request.names).strip()
+    if not _COUNT.fullmatch(text) or int(text) > REPLICAS_LIMIT:
+        allowed = f"allowed is a whole number from 0 to {REPLICAS_LIMIT:,}"
+        raise InvalidStep(f"the replicas of step {request.number} are '{clip(text, 50)}': {allowed}")
+    return int(text)
 
 
 def _undo(wish: ScaleRequest, left: int, before: int) -> Undo:

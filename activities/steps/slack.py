@@ -18,7 +18,8 @@ from domain.runbook import SlackStep
 SUMMARY_LIMIT_CHARACTERS = 200
 
 ATTEMPTS = 2
-"""After so many the step goes on without Slack. Few: a message holds up a remediation, and must not hold it up for long."""
+"""After so many the step goes on without Slack, unless it names another `retry`. Few: a message must not hold up a remediation
+for long."""
 
 
 class MessagePort(Protocol):
@@ -33,10 +34,10 @@ class MessagePort(Protocol):
 
 
 class SlackSteps:
-    """Inform, and never stand in the way: a message that Slack does not take is kept in the timeline, and says so.
+    """Inform, and do not stand in the way: a message that Slack does not take is kept in the timeline, and says so.
 
-    Were it a failure, a Slack that is down would roll back what the steps before it repaired. A repeated attempt may post
-    twice: Slack takes no idempotency key.
+    Were it a failure, a Slack that is down would roll back what the steps before it repaired. A runbook that wants just that
+    says `on_failure`. A repeated attempt may post twice: Slack takes no idempotency key.
     """
 
     type: ClassVar[str] = "slack"
@@ -59,7 +60,10 @@ class SlackSteps:
         )
 
     async def execute(self, request: StepRequest) -> StepResult:
-        """Post the message. Raises: Unreachable, RateLimited before the last of `ATTEMPTS`."""
+        """Post the message.
+
+        Raises: Unreachable, RateLimited before the last attempt; every failure where the step says `on_failure`.
+        """
         step = step_of(request, SlackStep)
         message = str(plan_of(request).request["message"])
         if self._slack is None:
@@ -68,7 +72,7 @@ class SlackSteps:
         try:
             posted = await self._post(self._slack, step, message, thread)
         except OrchestratorError as error:
-            if not isinstance(error, PermanentError) and activity.info().attempt < ATTEMPTS:
+            if step.on_failure is not None or _is_worth_another_attempt(error, step):
                 raise
             return _kept(message, f"Slack did not take it ({error})")
         where = f"to {step.channel}" if step.channel else "in the thread" if thread else "to the channel of the alerts"
@@ -84,6 +88,11 @@ class SlackSteps:
                 return await slack.post(step.channel, note_message(Note(text=message)), thread)
         except TimeoutError:
             raise Unreachable(f"no answer within {step.timeout_seconds:g} s") from None
+
+
+def _is_worth_another_attempt(error: OrchestratorError, step: SlackStep) -> bool:
+    attempts = step.retry.attempts if step.retry else ATTEMPTS
+    return not isinstance(error, PermanentError) and activity.info().attempt < attempts
 
 
 def _kept(message: str, reason: str) -> StepResult:

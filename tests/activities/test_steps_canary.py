@@ -69,7 +69,7 @@ async def echoing_in_few_words() -> AsyncIterator[str]:
     """The value crosses the end of what is shown of an answer."""
 
     async def reply(request: Received, writer: asyncio.StreamWriter) -> None:
-        await answer(403, b"x" * 190 + request.headers["authorization"].encode())(request, writer)
+        await answer(403, b"x" * 180 + request.headers["authorization"].encode())(request, writer)
 
     async with http_peer(reply) as peer:
         yield peer.url()

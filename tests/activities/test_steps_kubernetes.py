@@ -31,7 +31,7 @@ from tests.activities.steps import (
     step_activities,
     with_plan,
 )
-from tests.peers.cluster import TroubledCluster, connected
+from tests.peers.cluster import HandClock, TroubledCluster, connected
 
 WHERE = ("production", "payment-api")
 UNDO = Undo(
@@ -102,6 +102,25 @@ async def test_names_are_filled_into_namespace_and_deployment(world: World) -> N
     step = a_scale(namespace="{{ environment }}", deployment="{{ service_id }}")
     plan = await attempt(world.activities.plan, a_request(step))
     assert (plan.request["namespace"], plan.request["deployment"]) == WHERE
+
+
+async def test_a_count_may_be_a_name_that_is_filled_in(world: World) -> None:
+    step = a_scale(replicas="{{ wanted }}", require_approval=True)
+    request = await world.planned(a_request(step, names={"wanted": 4}))
+    assert request.plan is not None
+    assert (request.plan.title, request.plan.request["replicas"]) == ("Scale deployment to 4 replicas", 4)
+    await world.execute(request)
+    assert world.our_writes == [(3, 4)]
+
+
+@pytest.mark.parametrize("wanted", ["-1", "1.5", "", "many", "10001", "1e3", "٣", True, "9" * 5_000])
+async def test_a_count_that_is_none_reaches_no_cluster(world: World, wanted: str | bool) -> None:
+    request = a_request(a_scale(replicas="{{ wanted }}"), names={"wanted": wanted})
+    error = await failure_of(attempt(world.activities.plan, request))
+    assert (error.type, error.non_retryable) == ("InvalidStep", True)
+    assert error.message.endswith("allowed is a whole number from 0 to 10,000")
+    assert len(error.message) < 200
+    assert world.api.requests == []
 
 
 @pytest.mark.parametrize("hostile", ["../kube-system", "a/b", "", "A", "payment-api?dryRun=All", "*"])
@@ -260,16 +279,20 @@ async def slow(tmp_path: Path) -> AsyncIterator[World]:
             yield World(api, activities_on(cluster))
 
 
-async def test_a_scale_is_done_when_its_pods_are(tmp_path: Path) -> None:
-    async with SimulatedCluster(rollout=timedelta(milliseconds=150)) as api:
+async def test_a_scale_is_done_when_its_pods_are_and_tells_how_far_they_are(tmp_path: Path) -> None:
+    clock = HandClock()
+    async with TroubledCluster(rollout=timedelta(seconds=10), clock=clock) as api:
         api.add_deployment(*WHERE, 3)
         async with connected(api.write_kubeconfig(tmp_path / "kubeconfig")) as cluster:
-            activities = activities_on(cluster)
-            plan = await attempt(activities.plan, a_request(a_scale()))
             running = Attempt()
-            await running.run(activities.execute, with_plan(a_request(a_scale()), plan))
+            work = await started(World(api, activities_on(cluster)), running)
+            await eventually(lambda: ("payment-api: waiting for the cluster to notice the change",) in running.heartbeats)
+            clock.seconds = 5
+            await eventually(lambda: ("payment-api: 4 of 5 updated replicas are available",) in running.heartbeats)
+            assert not work.done()
+            clock.seconds = 10
+            await work
             assert api.deployment(*WHERE)["status"]["readyReplicas"] == 5
-            assert ("payment-api: waiting for the cluster to notice the change",) in running.heartbeats
 
 
 async def test_a_rollout_that_does_not_complete_in_time_fails_and_can_be_taken_back(slow: World) -> None:
@@ -408,6 +431,13 @@ async def test_an_undo_overtaken_in_the_last_instant_is_a_conflict(world: World)
     world.api.change_before("PATCH", *WHERE, 7)
     assert (await failure_of(world.undo(UNDO))).type == "Conflict"
     assert world.replicas == 7
+
+
+async def test_an_undo_without_a_request_changes_nothing(world: World) -> None:
+    request = an_undo_request(a_scale(), UNDO).model_copy(update={"undo": None})
+    error = await failure_of(attempt(world.activities.undo, request))
+    assert (error.type, error.message) == ("InvalidStep", "step 2 left nothing by which it could be taken back")
+    assert world.api.requests == []
 
 
 async def test_an_undo_that_cannot_be_read_changes_nothing(world: World) -> None:

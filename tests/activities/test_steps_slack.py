@@ -63,6 +63,11 @@ async def test_a_message_with_a_channel_goes_there_and_not_into_the_thread(chann
     assert result.summary == "Message posted to #alerts"
 
 
+async def test_a_message_for_the_channel_of_the_thread_stands_beside_the_thread(channel: Channel) -> None:
+    await channel.post(a_step(type="slack", message="hi", channel=channel.alert.channel))
+    assert [message.text for message in channel.peer.messages()] == ["the alert", "hi"]
+
+
 async def test_a_message_without_thread_and_channel_goes_where_the_alerts_go(channel: Channel) -> None:
     result = await channel.post(A_MESSAGE, threaded=False)
     assert [message.text for message in channel.peer.messages()] == ["the alert", "hi"]
@@ -138,6 +143,19 @@ async def test_a_channel_that_slack_does_not_know_is_told_and_does_not_stop_a_re
     result = await channel.post(a_step(type="slack", message="hi", channel="#nowhere"))
     assert "channel_not_found" in result.summary
     assert result.outputs == {"posted": False}
+
+
+async def test_a_message_that_a_runbook_insists_on_fails_when_slack_does_not_take_it(channel: Channel) -> None:
+    channel.peer.script("chat.postMessage", Refuse("channel_not_found"))
+    error = await failure_of(channel.post(a_step(type="slack", message="hi", on_failure="halt")))
+    assert (error.type, error.non_retryable) == ("Refused", True)
+
+
+async def test_a_message_is_tried_as_often_as_its_runbook_says(channel: Channel) -> None:
+    step = a_step(type="slack", message="hi", retry={"attempts": 4})
+    channel.peer.script("chat.postMessage", Status(503), Status(503))
+    assert (await failure_of(channel.post(step, number=3))).type == "Unreachable"
+    assert (await channel.post(step, number=4)).outputs == {"posted": False}
 
 
 @pytest.mark.parametrize("last", [False, True])

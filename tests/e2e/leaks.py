@@ -6,11 +6,14 @@ import html
 import json
 import re
 from pathlib import Path
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, unquote
 
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{8,}={0,2}")
+_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)")
+_LETTERS = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
+
 _LAYERS = 3
-"""How deep texts in base64 are opened: a payload of a history is one layer."""
+"""How deep what is encoded is opened: a payload of a history is base64 of JSON, and may hold JSON again."""
 
 
 def forms_of(secret: str) -> list[bytes]:
@@ -36,13 +39,12 @@ def forms_of(secret: str) -> list[bytes]:
 
 
 def leaks_in(text: str, secret: str) -> list[str]:
-    """The forms of `secret` in `text`, and in every text that it holds in base64."""
-    layers = [text]
-    found: set[str] = set()
+    """The forms of `secret` in `text`, and in every text that it holds in another encoding."""
+    forms = [form.decode() for form in forms_of(secret)]
+    layer, found = text, set[str]()
     for _ in range(_LAYERS + 1):
-        for layer in layers:
-            found |= {form.decode() for form in forms_of(secret) if form.decode() in layer}
-        layers = [opened for layer in layers for opened in _opened(layer)]
+        found |= {form for form in forms if form in layer}
+        layer = "\n".join([*_from_base64(layer), _from_json(layer), unquote(layer), html.unescape(layer)])
     return sorted(found)
 
 
@@ -52,7 +54,7 @@ def leaks_in_files(folder: Path, secret: str) -> list[str]:
     return [str(path) for path in files if any(form in path.read_bytes() for form in forms_of(secret))]
 
 
-def _opened(text: str) -> list[str]:
+def _from_base64(text: str) -> list[str]:
     opened: list[str] = []
     for token in _BASE64.findall(text):
         try:
@@ -61,3 +63,11 @@ def _opened(text: str) -> list[str]:
             continue
         opened.append(content.decode("utf-8", "replace"))
     return opened
+
+
+def _from_json(text: str) -> str:
+    return _ESCAPE.sub(lambda found: _letter(found.group(1)), text)
+
+
+def _letter(escape: str) -> str:
+    return chr(int(escape[1:], 16)) if len(escape) > 1 else _LETTERS.get(escape, escape)

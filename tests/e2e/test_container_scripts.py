@@ -8,21 +8,20 @@ import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from threading import Thread
-from types import ModuleType
+from typing import Any
 
 import pytest
 from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client
-from temporalio.worker import Worker
 
 from cli.embedded import TemporalServer, free_port
 from tests.peers.temporal import real_server
 from workflows import search
-from workflows.connection import WORKFLOWS, orchestrator_plugin
-from workflows.ids import TASK_QUEUE
+from workflows.connection import orchestrator_plugin, orchestrator_worker
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "docker"
@@ -114,10 +113,10 @@ async def test_a_worker_is_healthy_once_it_polls(server: TemporalServer) -> None
     assert code == 1
     assert "no worker of" in printed
     client = await Client.connect(server.address, plugins=[orchestrator_plugin()])
-    async with Worker(client, task_queue=TASK_QUEUE, workflows=[] if client.config()["plugins"] else list(WORKFLOWS)):
-        async with asyncio.timeout(30):
-            while (found := await health("worker", TEMPORAL_ADDRESS=server.address))[0] != 0:
-                await asyncio.sleep(0.1)
+    found = (code, printed)
+    async with orchestrator_worker(client, []), asyncio.timeout(30):
+        while found[0] != 0:  # each look takes half a second
+            found = await health("worker", TEMPORAL_ADDRESS=server.address)
     assert found == (0, f"the worker of {socket.gethostname()} polls\n")
 
 
@@ -125,6 +124,15 @@ async def test_a_worker_without_temporal_is_not_healthy() -> None:
     code, printed = await health("worker", TEMPORAL_ADDRESS=f"127.0.0.1:{free_port()}")
     assert code == 1
     assert printed.startswith("Temporal does not answer")
+
+
+def health_script() -> Any:
+    """The script as a module; it is in no package."""
+    spec = spec_from_file_location("health", DOCKER / "health.py")
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.mark.parametrize(
@@ -138,8 +146,7 @@ async def test_a_worker_without_temporal_is_not_healthy() -> None:
     ],
 )
 def test_only_a_recent_poll_of_this_host_counts(polls: list[tuple[str, datetime]], sentence: str | None) -> None:
-    script = ModuleType("health")
-    exec(compile((DOCKER / "health.py").read_text(), "health.py", "exec"), script.__dict__)  # noqa: S102 our own script, which is in no package
+    script = health_script()
     if sentence is None:
         assert script.judge(polls, "here", NOW) == "the worker of here polls"
         return

@@ -10,24 +10,27 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import kubernetes_validate
 import pytest
 import typer.main
 import yaml
+from fastapi.routing import iter_route_contexts
 
 from activities.clients.cluster import KubernetesCluster
 from activities.messages.alert import alert_message
 from activities.messages.approval import approval_message
 from activities.messages.parts import Surroundings
 from activities.messages.terminal import to_text
+from api.app import create_app
 from api.metrics import Metrics
 from cli.main import app
 from cli.simulated_cluster import SimulatedCluster
+from domain.anomaly import AnomalyReport
 from domain.approval import ApprovalStatus
 from domain.incident import EscalationKind
-from domain.runbook import RunbookFaults, load_runbook
+from domain.runbook import Input, Runbook, RunbookFaults, Step, StepBase, Trigger, load_runbook
 from domain.settings import Settings
 from tests.peers.slack_samples import CONSOLE, JANE, sample_alert, sample_card
 from tests.unit import compose_file, env_example
@@ -185,6 +188,24 @@ def test_every_metric_that_is_shown_is_counted() -> None:
     assert {name for name in shown if f"{name}{{" not in counted.text().decode()} == set()
 
 
+API = ROOT / "docs" / "api.md"
+
+
+def test_the_page_of_the_api_has_every_route_and_no_other() -> None:
+    nobody = cast("Any", None)
+    served = {
+        (method, re.sub(r":path\b", "", str(route.path)))
+        for route in iter_route_contexts(create_app(Settings(), nobody, nobody, nobody).routes)
+        for method in route.methods or ()
+    }
+    assert set(re.findall(r"(?m)^\| `([A-Z]+) (/\S*)`", page(API))) == served
+
+
+def test_the_page_of_the_api_has_every_key_of_an_anomaly() -> None:
+    rows = re.findall(r"(?m)^\| ((?:`\w+`(?:, )?)+) \| (?:required|optional) \|", page(API))
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(AnomalyReport.model_fields)
+
+
 # --- examples -----------------------------------------------------------------------------------------------------
 
 
@@ -197,6 +218,30 @@ def test_the_runbooks_of_the_reference_load() -> None:
     assert [runbook.name for runbook in loaded] == ["scale-out-payment-api", "restart-through-the-deploy-service"]
     with pytest.raises(RunbookFaults):
         load_runbook({**yaml.safe_load(blocks(RUNBOOKS)[0]), "step": []})
+
+
+def keys_of(title: str) -> set[str]:
+    """The keys in the table of a section of the reference."""
+    section = page(RUNBOOKS).partition(f"\n{title}\n")[2]
+    return set(re.findall(r"(?m)^\| `(\w+)` \|", re.split(r"\n##+ ", section)[0]))
+
+
+STEP_TYPES: dict[str, type[StepBase]] = {
+    get_args(step.model_fields["type"].annotation)[0]: step for step in get_args(get_args(Step)[0])
+}
+
+
+def test_the_reference_has_every_key_of_a_runbook_and_no_other() -> None:
+    assert keys_of("## The runbook") == set(Runbook.model_fields)
+    assert keys_of("### `trigger`") == set(Trigger.model_fields)
+    assert keys_of("### `inputs`") == set(Input.model_fields)
+
+
+@pytest.mark.parametrize("kind", STEP_TYPES)
+def test_the_reference_has_every_key_of_a_step_and_no_other(kind: str) -> None:
+    common = {*StepBase.model_fields, "type", "timeout_seconds"}
+    assert keys_of("## Every step") == common
+    assert keys_of(f"### `{kind}`") == set(STEP_TYPES[kind].model_fields) - common
 
 
 @pytest.mark.timeout(400)

@@ -344,7 +344,7 @@ KNOWN_NAMES = "anomaly_id, anomaly_score, environment, metric_name, metric_value
             {**SLACK, "ttl": 5},
             "ttl",
             "is not a key that is known here; known are approval_timeout_minutes, channel, message, name, on_failure, require_approval, retry, "
-            "timeout_seconds, type, when",
+            "timeout_seconds, type, undo, when",
         ),
         ({**SCALE, "action": "delete"}, "action", "must be 'scale', 'restart', 'rollout-undo', 'cordon', 'uncordon' or 'drain'"),
         ({**SCALE, "replicas": "5"}, "replicas", "must be a whole number"),

@@ -265,6 +265,10 @@ class Stage:
             worker, self._worker = self._worker, None
             await worker.__aexit__(None, None, None)
 
+    @property
+    def skips_time(self) -> bool:
+        return self._environment is not None
+
     async def now(self) -> datetime:
         """The server's time, which runs ahead where time is skipped."""
         return await self._environment.get_current_time() if self._environment else datetime.now(UTC)
@@ -340,6 +344,8 @@ class RunOnStage:
 
     async def open_request(self, step: int = 2, round: int = 1) -> ApprovalRef:
         """Wait until the step asks for approval, in that round, and its clock runs."""
+        if self.stage.skips_time:
+            return await self._recorded_request(step, round)
         found: list[ApprovalRef] = []
 
         async def asked() -> bool:
@@ -351,6 +357,20 @@ class RunOnStage:
 
         await eventually(asked)
         return found[0]
+
+    async def _recorded_request(self, step: int, round: int) -> ApprovalRef:
+        """From the audit row, without a query: the time-skipping server may lose the task that a query meets (it waits 10 s)."""
+        incident_id = self.handle.id.partition("/")[0]
+
+        def asked() -> AuditEvent | None:
+            for event in self.stage.world.events:
+                if (event.action, event.incident_id, event.step) == ("approval.requested", incident_id, step):
+                    if event.detail["round"] == round and self.handle.id.endswith(event.runbook):
+                        return event
+            return None
+
+        event = await eventually(asked)
+        return ApprovalRef(step=step, round=round, digest=event.detail["digest"])
 
     async def decide(self, choice: Choice, ref: ApprovalRef, **values: Any) -> None:
         values.setdefault("at", await self.stage.now())
@@ -372,11 +392,17 @@ class IncidentOnStage:
     async def run(self, name: str = "scale-out-payment-api") -> RunOnStage:
         """Wait until the incident started that run."""
 
+        handle = self.stage.client.get_workflow_handle(f"{self.handle.id}/{name}", result_type=RunbookResult)
+
         async def started() -> bool:
-            return name in (await self.view()).runbooks
+            try:
+                return bool(await handle.describe())
+            except RPCError as error:
+                if error.status is not RPCStatusCode.NOT_FOUND:
+                    raise
+                return False
 
         await eventually(started)
-        handle = self.stage.client.get_workflow_handle(f"{self.handle.id}/{name}", result_type=RunbookResult)
         return RunOnStage(self.stage, handle)
 
     async def resolve(self, text: str = "Scaled from 3 to 5 pods", **values: Any) -> None:
