@@ -16,6 +16,7 @@ from domain.anomaly import Anomaly, Severity
 from domain.audit import RecordBatch
 from domain.expressions import ExpressionError
 from domain.incident import Triage, TriageRequest, anomaly_records
+from domain.library import LibraryError, library_of
 from domain.memory import SimilarIncident
 from domain.runbook import Runbook
 from domain.settings import Settings
@@ -61,7 +62,7 @@ class TriageActivities:
         anomaly = request.anomaly
         severity = self._settings.severity_bands.severity(anomaly.anomaly_score)
         verdict = self._rules.judge(anomaly, request.at)
-        similar, (runbooks, faults), recorded = await asyncio.gather(
+        similar, (runbooks, library, faults), recorded = await asyncio.gather(
             self._similar(anomaly),
             self._matching(anomaly, severity),
             self._record(anomaly_records(request, severity, verdict)),
@@ -71,6 +72,7 @@ class TriageActivities:
             verdict=verdict,
             similar=similar,
             runbooks=runbooks,
+            library=library,
             faults=faults,
             recorded=recorded,
             slack=self._settings.slack_mode,
@@ -86,14 +88,17 @@ class TriageActivities:
             activity.logger.warning("incident memory was not consulted: %s", type(error).__name__)
             return None
 
-    async def _matching(self, anomaly: Anomaly, severity: Severity) -> tuple[tuple[Runbook, ...], tuple[str, ...]]:
+    async def _matching(
+        self, anomaly: Anomaly, severity: Severity
+    ) -> tuple[tuple[Runbook, ...], dict[str, Runbook], tuple[str, ...]]:
         try:
             runbooks, faults = await asyncio.to_thread(self._runbooks.load)
         except Exception as error:  # nothing is started, and the alert goes out
             activity.logger.warning("runbooks were not read: %s", type(error).__name__)
-            return (), (f"The runbooks could not be read ({type(error).__name__}): none was considered.",)
+            return (), {}, (f"The runbooks could not be read ({type(error).__name__}): none was considered.",)
         matching, conditions = select_runbooks(runbooks, anomaly, severity)
-        return matching, _within_limits([*faults, *conditions])
+        callable_ones, library, calls = with_library(matching, runbooks)
+        return callable_ones, library, _within_limits([*faults, *conditions, *calls])
 
     async def _record(self, batch: RecordBatch) -> bool:
         """Returns: whether ClickHouse took it in time; otherwise the workflow writes the same rows later."""
@@ -119,6 +124,22 @@ def select_runbooks(
         except ExpressionError as error:
             faults.append(f"Runbook {runbook.name} was not considered, its trigger has no answer for this anomaly: {error}")
     return tuple(matching), tuple(faults)
+
+
+def with_library(
+    matching: Sequence[Runbook], runbooks: Sequence[Runbook]
+) -> tuple[tuple[Runbook, ...], dict[str, Runbook], tuple[str, ...]]:
+    """Returns: those of `matching` whose called runbooks are all there, these, and a sentence for each that is left out."""
+    startable: list[Runbook] = []
+    library: dict[str, Runbook] = {}
+    faults: list[str] = []
+    for runbook in matching:
+        try:
+            library |= library_of(runbook, runbooks)
+            startable.append(runbook)
+        except LibraryError as error:
+            faults.append(f"Runbook {runbook.name} was not started: {error}")
+    return tuple(startable), library, tuple(faults)
 
 
 def _within_limits(faults: Sequence[str]) -> tuple[str, ...]:

@@ -1,5 +1,7 @@
 """Starting a runbook by hand: a run of its own, `manual/<runbook>/<n>`, with the next free number."""
 
+from collections.abc import Mapping
+
 from temporalio.common import SearchAttributePair
 
 from api.problems import unavailable
@@ -21,16 +23,20 @@ async def start_by_hand(
     *,
     service_id: str,
     environment: str | None,
+    inputs: Mapping[str, Scalar],
+    library: dict[str, Runbook],
     dry_run: bool,
     by: Actor,
     slack: SlackMode,
 ) -> str:
-    """Returns: the workflow id, once Temporal has the run.
+    """Start a run with bound `inputs`, and with the `library` of what it calls.
+
+    Returns: the workflow id, once Temporal has the run.
 
     Raises TemporalUnavailable after 5 s in all, Problem 422 for a name that is too long.
     Not idempotent: asking again may start a second run, so it is never retried here.
     """
-    names: dict[str, Scalar] = {"service_id": service_id, "environment": environment}
+    names: dict[str, Scalar] = {**inputs, "service_id": service_id, "environment": environment}
     attributes = [
         service_attribute(service_id),
         SearchAttributePair(search.RUNBOOK, runbook.name),
@@ -48,6 +54,7 @@ async def start_by_hand(
                 service_id=service_id,
                 environment=environment,
                 names=names,
+                library=library,
                 started_by=by,
                 slack=slack,
                 dry_run=dry_run,

@@ -1,10 +1,11 @@
 """`/api/v1/runbooks`: the definitions as they are on disk now, and running one by hand; `/api/v1/runs`: all runs."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
-from pydantic import Field, StringConstraints, field_validator
+from pydantic import Field, StringConstraints
 
 from api import reading
 from api.auth import Operator, may_read
@@ -14,7 +15,10 @@ from api.presenting import listed_run
 from api.problems import Problem
 from api.services import Needed, Services
 from domain.base import Edge, Name
+from domain.conditions import Scalar
 from domain.incident import RunStatus
+from domain.inputs import InputError, bind_inputs
+from domain.library import LibraryError, library_of
 from domain.runbook import Runbook
 
 router = APIRouter(prefix="/api/v1")
@@ -25,15 +29,8 @@ class Run(Edge):
 
     service_id: Name
     environment: Name | None = None
-    inputs: dict[str, Any] = Field(default_factory=dict[str, Any])
+    inputs: dict[str, str | int | float | bool] = Field(default_factory=dict[str, str | int | float | bool], max_length=50)
     dry_run: bool = False
-
-    @field_validator("inputs")
-    @classmethod
-    def _no_inputs_yet(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if value:
-            raise ValueError("must be empty: runbooks declare no inputs")
-        return value
 
 
 @router.get("/runbooks", dependencies=[Depends(may_read)])
@@ -51,12 +48,14 @@ async def run_runbook(
     needed: Needed,
 ) -> dict[str, Any]:
     """202 `{"workflow_id"}` once Temporal has it; 404 when no such runbook loads."""
-    runbook = await find_runbook(needed, name)
+    runbook, inputs, library = await prepared(needed, name, body.inputs)
     workflow_id = await start_by_hand(
         needed.temporal,
         runbook,
         service_id=body.service_id,
         environment=body.environment,
+        inputs=inputs,
+        library=library,
         dry_run=body.dry_run,
         by=by,
         slack=needed.settings.slack_mode,
@@ -77,12 +76,20 @@ async def list_runs(
     return {"runs": [listed_run(item) for item in found]}
 
 
-async def find_runbook(needed: Services, name: str) -> Runbook:
-    """The definition of that name, as it is now. Raises Problem 404 that says what there is."""
+async def prepared(
+    needed: Services, name: str, given: Mapping[str, Scalar]
+) -> tuple[Runbook, dict[str, Scalar], dict[str, Runbook]]:
+    """The definition of that name as it is now, its inputs bound, and what it calls.
+
+    Raises Problem 404 that says what there is, 422 for inputs that do not fit or a called runbook that is not there.
+    """
     runbooks, faults = await asyncio.to_thread(needed.runbooks.load)
-    for runbook in runbooks:
-        if runbook.name == name:
-            return runbook
-    there = ", ".join(sorted(runbook.name for runbook in runbooks)[:20]) or "none"
-    broken = f" {len(faults)} files do not load." if faults else ""
-    raise Problem(404, f"There is no runbook {name}; there are: {there}.{broken}")
+    found = next((runbook for runbook in runbooks if runbook.name == name), None)
+    if found is None:
+        there = ", ".join(sorted(runbook.name for runbook in runbooks)[:20]) or "none"
+        broken = f" {len(faults)} files do not load." if faults else ""
+        raise Problem(404, f"There is no runbook {name}; there are: {there}.{broken}")
+    try:
+        return found, bind_inputs(found.inputs, given), library_of(found, runbooks)
+    except (InputError, LibraryError) as error:
+        raise Problem(422, f"{error}.") from error

@@ -192,6 +192,8 @@ class RunbookInput(Durable):
     runbook: Runbook
     service_id: str
     environment: str | None = None
+    anomaly: Anomaly | None = None
+    """What started the run; None when a person did."""
     names: dict[str, Scalar] = Field(default_factory=dict[str, Scalar])
     """For conditions and `{{ name }}`."""
     started_by: Actor = SYSTEM
@@ -213,6 +215,7 @@ class StepRequest(Durable):
     """1-based."""
     step: Step
     names: dict[str, Scalar]
+    anomaly: Anomaly | None = None
     fixed_at: UtcDatetime
     """The workflow's time when the step began: the same in every attempt."""
     thread: PostedMessage | None = None

@@ -13,6 +13,10 @@ _CERTAIN = frozenset(
 """The failures by which a step itself says that it did not happen (`activities.errors`); any other may have happened."""
 
 
+_WITH_UNDO = _CERTAIN | {"OutcomeUnknown"}
+"""The failures of our own tree, whose detail is the undo of what may have been done."""
+
+
 class Outcome(Enum):
     FAILED = auto()
     MOVED = auto()
@@ -39,7 +43,6 @@ def failure_of(error: ActivityError) -> StepFailure:
         return StepFailure(Outcome.UNKNOWN, f"Its outcome got lost ({type(cause).__name__}).")
     if cause.type == "PlanChanged":
         return StepFailure(Outcome.MOVED, cause.message)
-    if cause.type not in _CERTAIN:
-        return StepFailure(Outcome.UNKNOWN, cause.message)
-    undo = Undo.model_validate(cause.details[0]) if cause.type == "StepFailed" and cause.details else None
-    return StepFailure(Outcome.FAILED, cause.message, undo)
+    outcome = Outcome.FAILED if cause.type in _CERTAIN else Outcome.UNKNOWN
+    undo = Undo.model_validate(cause.details[0]) if cause.type in _WITH_UNDO and cause.details else None
+    return StepFailure(outcome, cause.message, undo)

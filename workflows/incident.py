@@ -31,6 +31,7 @@ from domain.incident import (
     TriageRequest,
     anomaly_records,
 )
+from domain.inputs import bind_inputs
 from domain.narration import Alert, AlertState, PostedMessage, Tone
 from domain.runbook import Runbook
 from workflows import ids, presets, search
@@ -231,7 +232,9 @@ class IncidentWorkflow:
                     runbook=runbook,
                     service_id=anomaly.service_id,
                     environment=anomaly.environment,
-                    names=expressions.names_of(anomaly, triage.severity),
+                    anomaly=anomaly,
+                    names={**bind_inputs(runbook.inputs, {}), **expressions.names_of(anomaly, triage.severity)},
+                    library=triage.library,
                     slack=triage.slack,
                     thread=self._narrator.thread,
                 ),

@@ -403,6 +403,7 @@ class RunbookWorkflow:
             number=state.number,
             step=state.step,
             names=self._run.names,
+            anomaly=self._run.input.anomaly,
             fixed_at=workflow.now(),
             thread=self._narrator.thread,
             plan=state.plan,

@@ -19,7 +19,7 @@ from api.acting import Asked, SeveralOpen, Target
 from api.inputs import NAME, REASON, RESOLUTION, checked
 from api.manual_runs import start_by_hand
 from api.problems import Problem
-from api.runbooks import find_runbook
+from api.runbooks import prepared
 from api.services import Services
 from api.slack.command_line import CommandLine, parse
 from api.slack.guard import SignedRequest
@@ -157,12 +157,14 @@ class Commands:
         if not line.subject or not line.rest:
             return sentence(f"Say which runbook, and on which service: {command.command} run <runbook> <service>.")
         service_id = checked(NAME, "The service", line.rest)
-        runbook = await find_runbook(self._services, line.subject)
+        runbook, inputs, library = await prepared(self._services, line.subject, {})
         workflow_id = await start_by_hand(
             self._services.temporal,
             runbook,
             service_id=service_id,
             environment=None,
+            inputs=inputs,
+            library=library,
             dry_run=False,
             by=asked.by,
             slack=self._services.settings.slack_mode,

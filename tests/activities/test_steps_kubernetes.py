@@ -298,7 +298,7 @@ async def test_a_scale_is_done_when_its_pods_are_and_tells_how_far_they_are(tmp_
 async def test_a_rollout_that_does_not_complete_in_time_fails_and_can_be_taken_back(slow: World) -> None:
     error = await slow.fails(await slow.planned(a_request(a_scale(timeout_seconds=0.3))))
     assert (error.type, error.non_retryable) == ("StepFailed", True)
-    assert error.message.startswith("payment-api was set to 5 replicas, but the rollout did not complete in time (payment-api: ")
+    assert error.message.startswith("payment-api was set to 5 replicas, but the rollout did not complete in time (")
     undo = undo_of(error)
     assert undo == UNDO
     await slow.undo(UNDO)

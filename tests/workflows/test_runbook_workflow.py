@@ -226,7 +226,7 @@ async def test_an_unknown_outcome_is_never_repeated_without_a_human(
     stage.world.on_execute = lose_the_first
     runbook = load_runbook({"name": "hook", "steps": [{"type": "http", "method": "POST", "url": "https://example.com/hook"}]})
     run = await stage.run(runbook)
-    await run.when(RunStatus.UNKNOWN)
+    await run.noted("step.unknown")
     assert tries == [1]
     request = SettleRequest.model_validate({"step": 1, "choice": choice, "by": ADA, "received_at": await stage.now()})
     await run.handle.signal("settle", request)

@@ -342,6 +342,10 @@ class RunOnStage:
         await eventually(reached)
         return found[0]
 
+    async def noted(self, action: str) -> None:
+        """Wait until an audit row of that action is written."""
+        await eventually(lambda: action in self.stage.world.actions)
+
     async def open_request(self, step: int = 2, round: int = 1) -> ApprovalRef:
         """Wait until the step asks for approval, in that round, and its clock runs."""
         if self.stage.skips_time:
@@ -364,9 +368,10 @@ class RunOnStage:
 
         def asked() -> AuditEvent | None:
             for event in self.stage.world.events:
-                if (event.action, event.incident_id, event.step) == ("approval.requested", incident_id, step):
-                    if event.detail["round"] == round and self.handle.id.endswith(event.runbook):
-                        return event
+                wanted = ("approval.requested", incident_id, step, round)
+                found = (event.action, event.incident_id, event.step, event.detail.get("round"))
+                if found == wanted and self.handle.id.endswith(event.runbook):
+                    return event
             return None
 
         event = await eventually(asked)
