@@ -4,6 +4,7 @@ Only Temporal is asked. What the API shows is what the workflows say of themselv
 """
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -63,14 +64,25 @@ async def look(temporal: TemporalAccess, incident_id: str) -> Story:
                 run = await temporal.view(incident_id, RunbookView)
                 if run is None:
                     raise unknown_id(incident_id)
-                return Story(incident_id, None, (run,))
+                return Story(incident_id, None, await _with_called(temporal, [run]))
             incident = await temporal.view(incident_id, IncidentView)
             if incident is None:
                 raise unknown_id(incident_id)
             runs = await asyncio.gather(*(_run(temporal, name, id_, incident) for name, id_ in incident.runbooks.items()))
-            return Story(incident_id, incident, tuple(runs))
+            return Story(incident_id, incident, await _with_called(temporal, runs))
     except TimeoutError:
         raise NoWorker(incident_id) from None
+
+
+async def _with_called(temporal: TemporalAccess, runs: Sequence[RunbookView]) -> tuple[RunbookView, ...]:
+    """The runs, and after them those that their `runbook` steps started, at any depth: an approval may be open in any of them."""
+    found = list(runs)
+    called = [step.run for run in runs for step in run.steps if step.run is not None]
+    while called:
+        views = [view for view in await asyncio.gather(*(temporal.view(id_, RunbookView) for id_ in called)) if view is not None]
+        found += views
+        called = [step.run for view in views for step in view.steps if step.run is not None]
+    return tuple(found)
 
 
 async def _run(temporal: TemporalAccess, name: str, workflow_id: str, incident: IncidentView) -> RunbookView:

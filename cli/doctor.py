@@ -19,7 +19,7 @@ from activities.errors import NotConfigured, OrchestratorError
 from activities.secrets import Secrets, references
 from cli import local_stack
 from cli.output import Failure, foreign, print_json, say, waiting
-from cli.wiring import connect_temporal, open_bot, open_cluster, open_webhook
+from cli.wiring import IN_A_POD, connect_temporal, open_bot, open_cluster, open_webhook
 from domain.incident import SlackMode
 from domain.runbook import HttpStep, KubernetesStep, Runbook, ShellStep
 from domain.settings import Settings, SettingsError, load_settings
@@ -207,7 +207,7 @@ def _unready(runbooks: tuple[Runbook, ...], settings: Settings) -> list[str]:
             match step:
                 case HttpStep():
                     sentences += [f"{where}: {fault}" for fault in _missing_secrets(step, secrets)]
-                case KubernetesStep() if settings.kubeconfig is None and "KUBERNETES_SERVICE_HOST" not in os.environ:
+                case KubernetesStep() if settings.kubeconfig is None and IN_A_POD not in os.environ:
                     sentences.append(f"{where} needs a cluster: set KUBECONFIG")
                 case ShellStep():
                     sentences.append(f"{where}: shell steps are not run by this version")

@@ -1,5 +1,6 @@
 """`infrasage runbooks`: list what there is, check files before they are needed, run one by hand."""
 
+import json
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -66,13 +67,14 @@ def run(
     name: Annotated[str, typer.Argument(help="Of the runbook.", show_default=False)],
     service: Annotated[str, typer.Option(metavar="S", help="The service it is run for.", show_default=False)],
     environment: Annotated[str | None, typer.Option(metavar="E", help="Such as production.")] = None,
+    inputs: Annotated[list[str] | None, typer.Option("--input", metavar="NAME=VALUE", help="An input; may be repeated.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan every step and change nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a runbook by hand, and show how far it came."""
     if not name.strip() or "/" in name:
         raise Failure("NAME must be the name of a runbook: `infrasage runbooks` lists them.")
-    body: dict[str, Any] = {"service_id": service, "dry_run": dry_run}
+    body: dict[str, Any] = {"service_id": service, "inputs": dict(map(_input, inputs or ())), "dry_run": dry_run}
     if environment is not None:
         body["environment"] = environment
     with open_api() as api, waiting(f"Running {name}"):
@@ -90,6 +92,18 @@ def run(
         say(answer["workflow_id"])
     else:
         say(showing.incident(story, api.url))
+
+
+def _input(given: str) -> tuple[str, Any]:
+    """`NAME=VALUE`; a value that is a number, true or false in JSON is one, in quotes it stays a text. Raises: Failure."""
+    name, separator, text = given.partition("=")
+    if not name or not separator:
+        raise Failure(f"--input must be NAME=VALUE, and {given!r} is not.")
+    try:
+        value: object = json.loads(text)
+    except ValueError:
+        return name, text
+    return name, value if isinstance(value, str | int | float | bool) else text
 
 
 def _files_of(path: Path) -> list[Path]:

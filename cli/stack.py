@@ -15,7 +15,7 @@ from cli.embedded import TemporalServer, TemporalServerOptions
 from cli.local_stack import RunningStack
 from cli.output import Failure
 from cli.parts import listen, running_server, running_worker
-from cli.wiring import migrated, open_world
+from cli.wiring import World, migrated, open_world
 from domain.access import ApiKey, Role, generate_key
 from domain.settings import Settings
 from workflows import search
@@ -51,6 +51,7 @@ class Stack:
     """In clear, for the commands of the person who started it."""
     new_key: str | None
     """In clear, at the first start only, and only where no keys are configured."""
+    world: World
     parts: tuple[asyncio.Task[None], ...]
     """End only if something failed."""
 
@@ -88,6 +89,7 @@ async def running_stack(settings: Settings, options: StackOptions) -> AsyncGener
             temporal_ui=server.ui_url,
             operator_key=keys.operator_key,
             new_key=keys.new_key,
+            world=world,
             parts=(temporal, worker, api),
         )
 

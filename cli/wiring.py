@@ -40,6 +40,9 @@ MIGRATION_PAUSE = timedelta(seconds=5)
 NO_DATA_DIR = Path("/nonexistent")
 """A part of its own has no data directory: its ClickHouse is a server."""
 
+IN_A_POD = "KUBERNETES_SERVICE_HOST"
+"""Set by Kubernetes in every container (kubernetes.io/docs/tasks/run-application/access-api-from-pod)."""
+
 CONNECT_TIMEOUT = timedelta(seconds=20)
 
 log = logging.getLogger(__name__)
@@ -124,7 +127,8 @@ def open_cluster(settings: Settings) -> KubernetesCluster | None:
     except NotConfigured as error:
         if settings.kubeconfig is not None:
             raise
-        log.info("%s", error)
+        if IN_A_POD in os.environ:
+            log.warning("%s", error)
         return None
 
 
@@ -193,7 +197,9 @@ async def connect_temporal(*, lazy: bool = False) -> Client:
         sentence = f"Temporal cannot be reached at {where}"
     except (OSError, ValueError, TypeError, KeyError) as error:
         sentence = f"The TEMPORAL_* settings cannot be used ({type(error).__name__})"
-    raise Failure(f"{sentence}: check TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE and the TEMPORAL_TLS_* variables, or `infrasage up`.")
+    raise Failure(
+        f"{sentence}: check TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE and the TEMPORAL_TLS_* variables, or start `infrasage up`."
+    )
 
 
 async def have_search_attributes(client: Client) -> None:

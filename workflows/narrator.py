@@ -111,6 +111,17 @@ class Narrator:
             return None
         return self._posted.get(key)
 
+    async def caught_up(self) -> None:
+        """Wait until everything said so far is told, or `DELIVERY_WAIT` is over, so that what is posted otherwise comes after it."""
+        if not self._queue:
+            return
+        try:
+            await workflow.wait_condition(
+                lambda: not self._queue, timeout=presets.DELIVERY_WAIT, timeout_summary="Slack has a moment to catch up"
+            )
+        except TimeoutError:
+            return
+
     def failure(self, key: str) -> str | None:
         """Why Slack did not take the message; None while it is not decided, and when it was taken."""
         return self._settled.get(key)

@@ -264,6 +264,8 @@ class RunbookWorkflow:
 
     async def _by_activity(self, state: StepState) -> StepResult:
         """Raises: StepFailure."""
+        if state.step.type == "slack":
+            await self._narrator.caught_up()
         try:
             return await workflow.execute_activity(
                 "step.execute",

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from temporalio.client import Client
 
+from domain.runbook import load_runbook
 from tests.api.edge import Edge, an_id
 from tests.workflows.world import Stage, eventually, scale_runbook
 
@@ -123,7 +124,6 @@ async def test_an_unknown_runbook_is_404_and_says_what_there_is(edge: Edge) -> N
     [
         ({}, "service_id"),
         ({"service_id": ""}, "service_id"),
-        ({"service_id": "x", "inputs": {"replicas": 3}}, "inputs"),
         ({"service_id": "x", "inputs": None}, "inputs"),
         ({"service_id": "x", "dry_run": "true"}, "dry_run"),
         ({"service_id": "x", "dryrun": True}, "dryrun"),
@@ -134,6 +134,21 @@ async def test_a_run_that_is_not_clear_is_422_and_starts_nothing(edge: Edge, bod
     answer = await edge.post(f"{RUNBOOKS}/scale-out-payment-api/run", body)
     assert answer.status_code == 422
     assert [fault["path"] for fault in answer.json()["errors"]] == [path]
+
+
+async def test_inputs_are_held_against_those_that_the_runbook_declares(edge: Edge) -> None:
+    name = an_id()
+    steps = [{"type": "slack", "message": "a"}]
+    edge.shelf.runbooks = (load_runbook({"name": name, "steps": steps, "inputs": {"size": {"type": "integer"}}}),)
+    for inputs, sentence in (
+        ({"replicas": 3}, "'replicas' is not an input of this runbook; its inputs are: size."),
+        ({}, "the input 'size' has no default and must be given."),
+        ({"size": "3"}, "the input 'size' must be of type integer."),
+    ):
+        answer = await edge.post(f"{RUNBOOKS}/{name}/run", {"service_id": "payment-api", "inputs": inputs})
+        assert (answer.status_code, answer.json()["detail"]) == (422, sentence)
+    answer = await edge.post(f"{RUNBOOKS}/{name}/run", {"service_id": "payment-api", "inputs": {"size": 3}})
+    assert answer.status_code == 202
 
 
 async def test_the_list_of_runs_finds_those_that_wait_for_an_approval(edge: Edge) -> None:

@@ -1,21 +1,23 @@
 """`infrasage replay`: recorded histories fit this code, a changed one does not, and an empty folder is no success."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness import REPOSITORY, infrasage, infrasage_here
-
-HISTORIES = REPOSITORY / "tests" / "replay" / "histories"
+from tests.e2e.harness import RunningStack, history, infrasage, infrasage_here, is_waiting, scale_runbook, write_runbook
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Two recorded histories, enough for the command; that all of them fit is the replay test's business."""
-    for file in sorted(HISTORIES.rglob("*.json"))[:2]:
-        shutil.copy(file, tmp_path)
+async def folder(tmp_path: Path, stack: RunningStack) -> Path:
+    """The histories of an incident and its run, as they stand on the real server."""
+    service = "replayed-api"
+    runbook = scale_runbook(service)
+    write_runbook(stack.runbooks, {**runbook, "steps": [{**runbook["steps"][0], "require_approval": True}]})
+    incident_id = await stack.fire(service_id=service)
+    await stack.until(incident_id, is_waiting)
+    for name, workflow_id in (("incident", incident_id), ("run", f"{incident_id}/scale-out-{service}")):
+        (tmp_path / f"{name}.json").write_text((await history(stack, workflow_id)).to_json())
     return tmp_path
 
 
@@ -27,7 +29,7 @@ async def test_recorded_histories_fit_this_code(folder: Path) -> None:
 
 
 async def test_a_history_that_this_code_would_not_write_is_named_and_fails(folder: Path) -> None:
-    file = sorted(folder.glob("*.json"))[0]
+    file = folder / "run.json"
     document = json.loads(file.read_text())
     scheduled = next(event for event in document["events"] if "activityTaskScheduledEventAttributes" in event)
     scheduled["activityTaskScheduledEventAttributes"]["activityType"]["name"] = "something.else"
