@@ -11,11 +11,14 @@ from domain.memory import RememberedIncident, minutes_between
 
 
 class IncidentRecords(Protocol):
-    """Where records are kept. Both methods may be called twice with the same argument, and raise errors of the tree."""
+    """Where records are kept. Both methods may be called twice with the same argument, and raise errors of the tree.
 
-    async def append(self, batch: RecordBatch) -> None: ...
+    `first_try`: nobody can have written any of it, so it need not be looked for, which costs more than writing it.
+    """
 
-    async def remember(self, incident: RememberedIncident) -> None: ...
+    async def append(self, batch: RecordBatch, *, first_try: bool = False) -> None: ...
+
+    async def remember(self, incident: RememberedIncident, *, first_try: bool = False) -> None: ...
 
 
 class RecordsActivities:
@@ -28,7 +31,9 @@ class RecordsActivities:
     async def append(self, batch: RecordBatch) -> None:
         """Write a batch. Safe to run twice: a row is known by its event id, anomaly id, or run and status."""
         try:
-            await self._records.append(batch)
+            # Anomalies come here only because triage, which may have written them all the same, got no answer.
+            first_try = activity.info().attempt == 1 and not batch.again and not batch.anomalies
+            await self._records.append(batch, first_try=first_try)
         except OrchestratorError as error:
             raise to_application_error(error) from None
 
@@ -36,7 +41,7 @@ class RecordsActivities:
     async def remember(self, request: RememberRequest) -> None:
         """Keep a resolved incident for the next similar one. Safe to run twice: the anomaly id has one entry, the latest."""
         try:
-            await self._records.remember(remembered(request))
+            await self._records.remember(remembered(request), first_try=activity.info().attempt == 1)
         except OrchestratorError as error:
             raise to_application_error(error) from None
 

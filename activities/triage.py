@@ -34,7 +34,7 @@ FAULT_CHARACTERS = 400
 class TriageRecords(Protocol):
     """Where anomalies are recorded and incidents are remembered. Raises errors of the tree."""
 
-    async def append(self, batch: RecordBatch) -> None: ...
+    async def append(self, batch: RecordBatch, *, first_try: bool = False) -> None: ...
 
     async def find_similar(self, anomaly: Anomaly) -> SimilarIncident | None: ...
 
@@ -76,6 +76,7 @@ class TriageActivities:
             faults=faults,
             recorded=recorded,
             slack=self._settings.slack_mode,
+            offers=tuple(sorted(self._settings.offers)),
             max_open=self._settings.max_open,
             recovered_close=self._settings.recovered_close,
         )
@@ -104,7 +105,7 @@ class TriageActivities:
         """Returns: whether ClickHouse took it in time; otherwise the workflow writes the same rows later."""
         try:
             async with asyncio.timeout(RECORD_TIMEOUT.total_seconds()):
-                await self._records.append(batch)
+                await self._records.append(batch, first_try=activity.info().attempt == 1)
         except (OrchestratorError, TimeoutError) as error:
             activity.logger.warning("the anomaly is recorded later: %s", type(error).__name__)
             return False

@@ -47,6 +47,6 @@ async def take_in(temporal: TemporalAccess, anomaly: Anomaly, bands: SeverityBan
             return Intake.CREATED
         known = await temporal.describe(workflow_id)
     # Deleted between the two calls: it did exist under this id, and what it held can no longer be compared.
-    if known is None or known.kind != INCIDENT or known.memo.get(DIGEST_MEMO) != digest:
+    if known is None or known.memo.get(DIGEST_MEMO) != digest:
         return Intake.CONFLICT
     return Intake.REPEATED

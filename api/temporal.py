@@ -42,6 +42,8 @@ READY_SECONDS = 2.0
 
 LIST_PAGE = 200
 
+UNQUOTABLE = frozenset({"'", '"', "\\"})
+
 ATTRIBUTE_BYTES = 2_048
 """Of one search attribute as JSON (Temporal's `limit.searchAttributesSizeOfValue`)."""
 
@@ -243,13 +245,15 @@ def visibility_query(kind: str, filters: Mapping[SearchAttributeKey[str], str]) 
     server 1.32), and so no text of a caller can reach the query's grammar.
     """
     clauses = [f"WorkflowType = {quoted(kind)}"]
-    clauses += [f"{key.name} = {quoted(value)}" for key, value in filters.items() if not set(value) & {"'", '"', "\\"}]
+    clauses += [f"{key.name} = {quoted(value)}" for key, value in filters.items() if not UNQUOTABLE & set(value)]
     return " AND ".join(clauses)
 
 
 def quoted(value: str) -> str:
-    """A string of the visibility query language; what it holds stays text."""
-    return "'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
+    """A string of the visibility query language. Raises ValueError for what cannot be one."""
+    if UNQUOTABLE & set(value):
+        raise ValueError("a value with a quote or a backslash cannot be searched for")
+    return f"'{value}'"
 
 
 def _clipped(summary: str) -> str:

@@ -31,6 +31,7 @@ class AuditAction(StrEnum):
     STEP_ROLLBACK_FAILED = "step.rollback_failed"
     RUNBOOK_FINISHED = "runbook.finished"
     INCIDENT_ACKNOWLEDGED = "incident.acknowledged"
+    INCIDENT_ESCALATED = "incident.escalated"
     INCIDENT_RECOVERED = "incident.recovered"
     INCIDENT_RESOLVED = "incident.resolved"
     INCIDENT_CLOSED = "incident.closed"
@@ -87,3 +88,5 @@ class RecordBatch(Durable):
     audit: tuple[AuditEvent, ...] = ()
     executions: tuple[RunbookExecution, ...] = ()
     anomalies: tuple[RecordedAnomaly, ...] = ()
+    again: bool = False
+    """It was offered before by another activity, which may have written a part of it."""

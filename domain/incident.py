@@ -56,6 +56,11 @@ class SlackMode(StrEnum):
     BOT = "bot"
 
 
+class EscalationKind(StrEnum):
+    TICKET = "ticket"
+    PAGE = "page"
+
+
 # --- triage -------------------------------------------------------------------------------------------------------
 
 
@@ -87,6 +92,8 @@ class Triage(Durable):
     recorded: bool = True
     """False when ClickHouse did not take the anomaly in time: the scribe then records it."""
     slack: SlackMode = SlackMode.OFF
+    offers: tuple[EscalationKind, ...] = ()
+    """The escalations that are configured: only their buttons show."""
     max_open: timedelta = timedelta(days=30)
     recovered_close: timedelta = timedelta(hours=24)
 
@@ -134,11 +141,6 @@ class ResolveRequest(Durable):
     by: Actor
     received_at: UtcDatetime
     reply_to: ReplyTo | None = None
-
-
-class EscalationKind(StrEnum):
-    TICKET = "ticket"
-    PAGE = "page"
 
 
 class EscalateRequest(Durable):

@@ -19,7 +19,9 @@ from domain.anomaly import SeverityBands
 from domain.base import Glob
 from domain.faults import place_of, reason_of
 from domain.incident import SlackMode
+from domain.paging import RoutingRule, one_secret
 from domain.rules import NotificationRules, QuietHours, is_zone
+from domain.service_settings import ServiceSettings
 from domain.web_address import is_host, stays_private, web_address
 
 CommaList = Annotated[tuple[str, ...], NoDecode]
@@ -28,13 +30,14 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _API_KEYS = TypeAdapter(tuple[ApiKey, ...])
 _GLOB = TypeAdapter(Glob)
+_ROUTING_RULES = TypeAdapter(tuple[RoutingRule, ...])
 
 
 class SettingsError(ValueError):
     """One sentence a fault, each naming the variable and what is allowed."""
 
 
-class Settings(BaseSettings):
+class Settings(ServiceSettings, BaseSettings):
     """Field names are the variables in lower case; the defaults are in the README's table of settings.
 
     A variable that is empty or blank counts as not set.
@@ -91,6 +94,8 @@ class Settings(BaseSettings):
     runbook_shell_hosts: Path | None = None
     runbook_http_allow: CommaList = ()
     kubeconfig: Path | None = None
+
+    pagerduty_routing_rules: Annotated[tuple[RoutingRule, ...], NoDecode] = ()
 
     # Each narrows who may do what, or opens another way in. To ignore them would be to promise what is not kept.
     slack_app_token: SecretStr | None = Field(default=None, repr=False)
@@ -159,9 +164,7 @@ class Settings(BaseSettings):
     @field_validator("slack_bot_token", "slack_signing_secret")
     @classmethod
     def _is_one_secret(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not re.fullmatch("[!-~]+", value.get_secret_value()):
-            raise ValueError("must be one word of printable ASCII characters without spaces")
-        return value
+        return None if value is None else one_secret(value)
 
     @field_validator("slack_webhook_url")
     @classmethod
@@ -222,6 +225,16 @@ class Settings(BaseSettings):
                 if name not in key.model_fields_set:
                     raise ValueError(f"must say name, role, scope and key_sha256 of every key; [{number}] has no {name}")
         return keys
+
+    @field_validator("pagerduty_routing_rules", mode="before")
+    @classmethod
+    def _read_routing_rules(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return _ROUTING_RULES.validate_json(value, strict=True, extra="forbid")
+        except ValidationError as error:
+            raise ValueError(f"must be a JSON list of objects with service_pattern and service_key; {_first(error)}") from None
 
     @field_validator("infrasage_api_keys")
     @classmethod

@@ -56,6 +56,17 @@ Replicas = Annotated[int | str, count_or_placeholder(REPLICAS_LIMIT)]
 """A number, or one `{{ name }}` that gives one."""
 
 
+_KEYS_OF_ACTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "scale": (("namespace", "deployment", "replicas"), ("wait",)),
+    "restart": (("namespace", "deployment"), ("wait",)),
+    "rollout-undo": (("namespace", "deployment"), ("to_revision", "wait")),
+    "cordon": (("node",), ()),
+    "uncordon": (("node",), ()),
+    "drain": (("node",), ()),
+}
+"""The keys that an action needs, and those that it also takes."""
+
+
 class KubernetesStep(StepBase):
     """Act on a Deployment, or on a node (`cordon`, `uncordon`, `drain`)."""
 
@@ -65,22 +76,24 @@ class KubernetesStep(StepBase):
     deployment: ObjectName | None = Field(default=None, validate_default=True)
     node: ObjectName | None = Field(default=None, validate_default=True)
     replicas: Replicas | None = Field(default=None, validate_default=True)
+    to_revision: Annotated[int, Field(ge=1)] | None = None
+    """Of `rollout-undo`: the revision to go back to. Absent: the one before."""
+    wait: bool | None = None
+    """Whether the step ends when the rollout is complete, and not when it is started. Absent: it does."""
     timeout_seconds: Seconds = 300.0
 
-    @field_validator("namespace", "deployment", "node", "replicas")
+    @field_validator("namespace", "deployment", "node", "replicas", "to_revision", "wait")
     @classmethod
     def _keys_of_the_action(cls, value: str | int | None, about: ValidationInfo) -> str | int | None:
         """One key at a time, so that each fault has its own place in the file."""
         action, key = about.data.get("action"), about.field_name
         if action is None:  # at fault itself
             return value
-        needed = ("node",) if action in ("cordon", "uncordon", "drain") else ("namespace", "deployment")
-        if action == "scale":
-            needed += ("replicas",)
+        needed, optional = _KEYS_OF_ACTIONS[action]
         if value is None and key in needed:
             raise ValueError(f"is required by the action {action}")
-        if value is not None and key not in needed:
-            raise ValueError(f"is not taken by the action {action}, which takes {', '.join(needed)}")
+        if value is not None and key not in (*needed, *optional):
+            raise ValueError(f"is not taken by the action {action}, which takes {', '.join((*needed, *optional))}")
         return value
 
     @property
@@ -94,6 +107,11 @@ class KubernetesStep(StepBase):
                 return f"Roll back deployment {self.deployment}"
             case "cordon" | "uncordon" | "drain":
                 return f"{self.action.capitalize()} node {self.node}"
+
+    @property
+    def waits(self) -> bool:
+        """Whether the step ends when the rollout is complete."""
+        return self.wait is not False
 
     @property
     def reads_world(self) -> bool:

@@ -39,6 +39,7 @@ PASSTHROUGH = (
     "workflows.narrator",
     "workflows.approvals",
     "workflows.inline_steps",
+    "workflows.escalations",
     "workflows.rollback",
 )
 """Modules that the sandbox takes from the process instead of importing them for every run."""

@@ -35,6 +35,7 @@ from domain.inputs import bind_inputs
 from domain.narration import Alert, AlertState, PostedMessage, Tone
 from domain.runbook import Runbook
 from workflows import ids, presets, search
+from workflows.escalations import Escalations
 from workflows.narrator import Narrator
 from workflows.scribe import Scribe, Subject
 from workflows.signals import read_signal
@@ -57,6 +58,7 @@ class IncidentWorkflow:
         self._alert = AlertView()
         self._scribe = Scribe(Subject(input.anomaly.anomaly_id))
         self._narrator = Narrator()
+        self._escalations = Escalations(input.anomaly, self._scribe, self._narrator)
         self._runs: dict[str, Run] = {}
         self._outcomes: dict[str, str] = {}
         self._watchers: list[asyncio.Task[None]] = []
@@ -78,6 +80,8 @@ class IncidentWorkflow:
             await self._resolved(self._resolve_request)
         else:
             self._close()
+        await self._escalations.ended()
+        await self._escalations.recall_pages([*triage.runbooks, *triage.library.values()])
         await asyncio.gather(self._scribe.drain(), self._narrator.drain())
         return self.view()
 
@@ -101,7 +105,7 @@ class IncidentWorkflow:
     def escalate(self, raw: RawValue) -> None:
         request = read_signal(raw, EscalateRequest)
         if request is not None:
-            self._narrator.answer(request.reply_to, "Tickets and paging are not configured here: nothing was sent.")
+            self._escalations.press(request, self._triage)
 
     @workflow.signal(name="acknowledge", description="Somebody is on it (domain.incident.AcknowledgeRequest)")
     def acknowledge(self, raw: RawValue) -> None:

@@ -112,7 +112,7 @@ class Narrator:
         return self._posted.get(key)
 
     async def caught_up(self) -> None:
-        """Wait until everything said so far is told, or `DELIVERY_WAIT` is over, so that what is posted otherwise comes after it."""
+        """Wait until everything said so far is told, or `DELIVERY_WAIT` is over: what is posted otherwise comes after it."""
         if not self._queue:
             return
         try:

@@ -129,6 +129,7 @@ class Scribe:
                 # Refused for good by the server, or cancelled with the workflow: rows are offered again until they are taken.
                 workflow.logger.warning("audit rows were refused and are offered again: %s", error.cause)
                 await workflow.sleep(presets.RECORD_REFUSED_PAUSE, summary="ClickHouse refused audit rows")
+                batch = batch.model_copy(update={"again": True})
 
 
 def _named(rows: list[Row]) -> str:

@@ -33,6 +33,7 @@ from activities.clients.clickhouse_tables import (
     fingerprint,
     memory_row,
 )
+from activities.clients.readings import single_number
 from activities.errors import NotConfigured
 from domain.anomaly import Anomaly
 from domain.audit import AuditAction, AuditEvent, RecordBatch, RecordedAnomaly, RunbookExecution
@@ -58,6 +59,10 @@ class Engine(Protocol):
     async def run(self, statement: str) -> None: ...
 
     async def select(self, query: str, parameters: dict[str, Any] | None = None) -> list[Row]: ...
+
+    async def read(self, query: str, parameters: dict[str, Any]) -> list[Row]:
+        """Run a query of somebody else's: it can change nothing, and is bounded in time, memory and rows."""
+        ...
 
     async def insert(self, table: Table, rows: list[Row], token: str) -> None:
         """Insert in one go; a `token` that was seen lately inserts nothing."""
@@ -106,20 +111,22 @@ class ClickHouse:
         """
         return await clickhouse_schema.migrate(self._engine)
 
-    async def append(self, batch: RecordBatch) -> None:
+    async def append(self, batch: RecordBatch, *, first_try: bool = False) -> None:
         """Write the rows of `batch` that are not there yet.
 
         A row that is there is left out, and what two attempts at once both miss is dropped by the token of the insert: counts are
-        right without FINAL. The row `anomaly.recorded` is inserted alone, because triage and the scribe may both write it.
+        right without FINAL. On a `first_try` nothing is looked for: a look-up costs the embedded engine as much as the insert.
+        The row `anomaly.recorded` is inserted alone, because triage and the scribe may both write it.
         """
         await self._append_anomalies(batch.anomalies)
-        await self._append_audit(batch.audit)
-        await self._append_executions(batch.executions)
+        await self._append_audit(batch.audit, first_try)
+        await self._append_executions(batch.executions, first_try)
 
-    async def remember(self, incident: RememberedIncident) -> None:
+    async def remember(self, incident: RememberedIncident, *, first_try: bool = False) -> None:
         """Keep `incident` for the look-up; another resolution of the same anomaly replaces the one before."""
         anomaly, digest = incident.anomaly, fingerprint(incident)
-        known = await self._engine.select(
+        known = await self._look_up(
+            first_try,
             "SELECT fingerprint, toString(recorded_at) FROM infrasage_incident_memory FINAL"
             " WHERE service_id = {service:String} AND metric_name = {metric:String} AND anomaly_id = {anomaly:String}",
             {"service": anomaly.service_id, "metric": anomaly.metric_name, "anomaly": anomaly.anomaly_id},
@@ -158,6 +165,15 @@ class ClickHouse:
         )
         return [execution_of(row) for row in reversed(rows)]
 
+    async def number(self, query: str, parameters: dict[str, Any]) -> float:
+        """The number that a query of a runbook's check reads; it can change nothing.
+
+        Values of the world come as `parameters` (`{p1:String}` in the query).
+        Raises: NoSingleValue unless it is one row of one number.
+        """
+        rows = await self._engine.read(query, parameters)
+        return single_number(rows[0], "columns") if len(rows) == 1 else single_number(rows, "rows")
+
     async def ping(self) -> str:
         """The version of the engine that answers; the database need not be there yet."""
         return await self._engine.version()
@@ -181,18 +197,19 @@ class ClickHouse:
         by_id = {item.anomaly.anomaly_id: item for item in recorded}
         if not by_id:
             return
-        known = await self._engine.select(
+        known = await self._engine.select(  # always: InfraSage's own detector may have written it
             "SELECT anomaly_id FROM anomalies WHERE service_id IN {services:Array(String)} AND anomaly_id IN {ids:Array(String)}",
             {"services": sorted({item.anomaly.service_id for item in by_id.values()}), "ids": sorted(by_id)},
         )
         missing = _without(by_id, (row[0] for row in known))
         await self._insert(ANOMALIES, [anomaly_row(item) for item in missing.values()], missing)
 
-    async def _append_audit(self, events: Iterable[AuditEvent]) -> None:
+    async def _append_audit(self, events: Iterable[AuditEvent], first_try: bool) -> None:
         by_id = {str(event_id(event)): (event, position) for position, event in enumerate(events)}
         if not by_id:
             return
-        known = await self._engine.select(
+        known = await self._look_up(
+            first_try,
             "SELECT toString(event_id) FROM infrasage_audit_log"
             " WHERE incident_id IN {incidents:Array(String)} AND event_id IN {ids:Array(UUID)}",
             {"incidents": sorted({event.incident_id for event, _ in by_id.values()}), "ids": sorted(by_id)},
@@ -203,7 +220,7 @@ class ClickHouse:
         for group in chain(([identity] for identity in alone), [together]):
             await self._insert(AUDIT, [audit_row(*missing[identity]) for identity in group], group)
 
-    async def _append_executions(self, executions: Iterable[RunbookExecution]) -> None:
+    async def _append_executions(self, executions: Iterable[RunbookExecution], first_try: bool) -> None:
         latest: dict[str, RunbookExecution] = {}
         for execution in executions:
             other = latest.get(execution.workflow_id)
@@ -211,7 +228,8 @@ class ClickHouse:
                 latest[execution.workflow_id] = execution
         if not latest:
             return
-        known = await self._engine.select(
+        known = await self._look_up(
+            first_try,
             "SELECT workflow_id, fingerprint, toString(recorded_at) FROM infrasage_runbook_executions FINAL"
             " WHERE incident_id IN {incidents:Array(String)} AND workflow_id IN {ids:Array(String)}",
             {"incidents": sorted({execution.incident_id for execution in latest.values()}), "ids": sorted(latest)},
@@ -225,6 +243,9 @@ class ClickHouse:
                 rows.append(execution_row(execution))
                 identities.append(_successor(fingerprint(execution), since))
         await self._insert(EXECUTIONS, rows, identities)
+
+    async def _look_up(self, first_try: bool, query: str, parameters: dict[str, Any]) -> list[Row]:
+        return [] if first_try else await self._engine.select(query, parameters)
 
     async def _insert(self, table: Table, rows: list[Row], identities: Iterable[str]) -> None:
         if rows:

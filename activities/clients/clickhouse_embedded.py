@@ -31,6 +31,16 @@ INSERT_SETTINGS: Mapping[str, str] = {"async_insert": "0", "insert_deduplicate":
 """Answered means stored, and a repeated token is dropped. Newer engines queue inserts by default (26.9 does), and the
 queue has its own rules for repetitions (`async_insert_deduplicate`, off)."""
 
+READ_SETTINGS: Mapping[str, str] = {
+    "max_execution_time": "4",
+    "max_result_rows": "1000",
+    "max_result_bytes": "1048576",
+    "max_memory_usage": "1000000000",
+    "readonly": "1",
+}
+"""Of a query that somebody else wrote. `readonly` comes last, since nothing can be set after it; 1 and not 2, because 2 still lets
+a query use table functions, which read files and URLs (https://clickhouse.com/docs/operations/settings/permissions-for-queries)."""
+
 _Answer = TypeVar("_Answer")
 
 
@@ -45,6 +55,7 @@ class EmbeddedEngine:
         self._client: Client | None = None
         self._is_closed = False
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="clickhouse")
+        self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="clickhouse-read")
 
     async def version(self) -> str:
         return str(await self._call(lambda client: client.command("SELECT version()", use_database=False)))
@@ -60,6 +71,14 @@ class EmbeddedEngine:
     async def select(self, query: str, parameters: dict[str, Any] | None = None) -> list[Row]:
         return await self._call(lambda client: list(client.query(query, parameters=parameters).result_rows))
 
+    async def read(self, query: str, parameters: dict[str, Any]) -> list[Row]:
+        """Run a query that can change nothing, in a thread and a session of its own: a slow one holds up no record.
+
+        The session is thrown away: a `readonly` that is set for one query of the common session can stay set.
+        """
+        await self._call(lambda _client: None)  # have the directory, or say why not
+        return await self._await(self._reader, lambda: self._read(query, parameters), self._call_timeout)
+
     async def insert(self, table: Table, rows: list[Row], token: str) -> None:
         await self._call(partial(_insert, table, rows, token))
 
@@ -67,17 +86,21 @@ class EmbeddedEngine:
         """Close the directory: another process may open it then. A call that is still running is waited for."""
         if not self._is_closed:
             self._is_closed = True
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
-            self._thread.shutdown(wait=False)
+            for thread, work in ((self._reader, lambda: None), (self._thread, self._close)):
+                await asyncio.get_running_loop().run_in_executor(thread, work)
+                thread.shutdown(wait=False)
 
     async def _call(self, work: Callable[[Client], _Answer]) -> _Answer:
+        timeout = self._call_timeout if self._client else self._call_timeout + OPEN_TIMEOUT
+        return await self._await(self._thread, lambda: self._in_thread(work), timeout)
+
+    async def _await(self, thread: ThreadPoolExecutor, work: Callable[[], _Answer], limit: timedelta) -> _Answer:
         if self._is_closed:
             raise Unreachable(f"{self._where} is closed")
-        timeout = self._call_timeout if self._client else self._call_timeout + OPEN_TIMEOUT
         failure: OrchestratorError
         try:
-            async with asyncio.timeout(timeout.total_seconds()):
-                return await asyncio.get_running_loop().run_in_executor(self._thread, self._in_thread, work)
+            async with asyncio.timeout(limit.total_seconds()):
+                return await asyncio.get_running_loop().run_in_executor(thread, work)
         except (ClickHouseError, TimeoutError, OSError, ValueError, TypeError) as error:
             failure = failure_of(error, self._where)
         raise failure
@@ -87,6 +110,16 @@ class EmbeddedEngine:
             self._client = _open(self._path)
             self._client.database = self._database
         return work(self._client)
+
+    def _read(self, query: str, parameters: dict[str, Any]) -> list[Row]:
+        client = _open_again(self._path)
+        try:
+            client.database = self._database
+            for name, value in READ_SETTINGS.items():
+                client.command(f"SET {name} = {value}")
+            return list(client.query(query, parameters=parameters).result_rows)
+        finally:
+            client.close()
 
     def _close(self) -> None:
         if self._client is not None:
@@ -119,9 +152,14 @@ def _open(path: Path) -> Client:
             "stop that process, choose another --data-dir, or set CLICKHOUSE_HOST"
         )
     try:
-        return clickhouse_connect.get_client(interface="chdb", path=str(path), tz_mode="aware")
+        return _open_again(path)
     except ProgrammingError as error:
         raise Unreachable(f"the data directory {path} cannot be opened by the embedded ClickHouse: {said(str(error))}") from None
+
+
+def _open_again(path: Path) -> Client:
+    """Another session on a directory that this process has."""
+    return clickhouse_connect.get_client(interface="chdb", path=str(path), tz_mode="aware")
 
 
 def _holder(path: Path) -> str | None:

@@ -8,7 +8,7 @@ Why the tables are as they are:
   table has `replicated_deduplication_window` by default), and `ReplacingMergeTree` folds what got past that.
 - The audit log has no TTL: it is kept until somebody deletes it, which is at least the 90 days that are promised. It is
   partitioned by month, so that `ALTER TABLE infrasage_audit_log DROP PARTITION 202604` drops a month at once.
-- `cause_key` is not compressed: a look-up reads all of it, and unpacking was a fifth of its CPU time; it has 300 characters at most.
+- `cause_key` is not compressed: a look-up reads all of it, and unpacking was a fifth of its CPU time; it has 300 characters.
 - `anomalies` may be there before us, written by InfraSage's detector: it is then left as it is, and gets our columns. Where a
   row is not ours, `alerted` is NULL and `recorded_at` is 1970: nothing was decided about it here.
 """

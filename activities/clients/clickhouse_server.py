@@ -16,7 +16,7 @@ from clickhouse_connect.driver.asyncclient import AsyncClient
 from clickhouse_connect.driver.exceptions import ClickHouseError, Error
 from pydantic import SecretStr
 
-from activities.clients.clickhouse_embedded import INSERT_SETTINGS
+from activities.clients.clickhouse_embedded import INSERT_SETTINGS, READ_SETTINGS
 from activities.clients.clickhouse_failures import ACCESS_DENIED, failure_of
 from activities.clients.clickhouse_tables import Row, Table
 from activities.errors import OrchestratorError, Unreachable
@@ -64,6 +64,12 @@ class ServerEngine:
 
     async def select(self, query: str, parameters: dict[str, Any] | None = None) -> list[Row]:
         result = await self._call(lambda client: client.query(query, parameters=parameters))
+        return list(result.result_rows)
+
+    async def read(self, query: str, parameters: dict[str, Any]) -> list[Row]:
+        """Run a query that can change nothing."""
+        settings = dict(READ_SETTINGS)
+        result = await self._call(lambda client: client.query(query, parameters=parameters, settings=settings))
         return list(result.result_rows)
 
     async def insert(self, table: Table, rows: list[Row], token: str) -> None:

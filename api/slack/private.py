@@ -15,8 +15,8 @@ from activities.messages.answers import sentence
 from activities.messages.parts import SlackMessage
 from domain.approval import ReplyTo
 
-TELL_SECONDS = 0.8
-"""Of the 3 s that Slack waits, after the 2 s that storing a click may take."""
+TELL_SECONDS = 0.7
+"""Of the 3 s that Slack waits, after the time that storing a click may take (`api.slack.interactions`); the rest is for the way."""
 
 RESPONSE_URL_SECONDS = 0.4
 

@@ -3,7 +3,6 @@
 import asyncio
 import json
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -117,6 +116,18 @@ async def test_a_retried_batch_changes_nothing_and_needs_no_final(clickhouse: Cl
     assert await count(clickhouse, "infrasage_audit_log") == 2
     assert await count(clickhouse, "anomalies") == 1
     assert await count(clickhouse, "infrasage_runbook_executions") == 1
+
+
+async def test_a_first_try_that_was_made_before_after_all_changes_nothing(clickhouse: ClickHouse) -> None:
+    """A first try looks for nothing; its token is what stands between a lost answer and a second row."""
+    record = the_record_of(an_anomaly("anom-7f3d"))
+    batch = RecordBatch(audit=(*record.audit, an_event()), anomalies=record.anomalies, executions=(a_run(),))
+    for first_try in (True, True, False, True):
+        await clickhouse.append(batch, first_try=first_try)
+        await clickhouse.remember(a_memory(an_anomaly("anom-7f3d")), first_try=first_try)
+    assert await count(clickhouse, "infrasage_audit_log") == 2
+    for table in ("anomalies", "infrasage_runbook_executions", "infrasage_incident_memory"):
+        assert await count(clickhouse, table) == 1
 
 
 async def test_a_batch_that_was_cut_differently_writes_only_what_is_missing(clickhouse: ClickHouse) -> None:
@@ -268,10 +279,10 @@ class Broken:
     def __init__(self, error: Exception) -> None:
         self._error = error
 
-    async def append(self, batch: RecordBatch) -> None:
+    async def append(self, batch: RecordBatch, *, first_try: bool = False) -> None:
         raise self._error
 
-    async def remember(self, incident: Any) -> None:
+    async def remember(self, incident: RememberedIncident, *, first_try: bool = False) -> None:
         raise self._error
 
 
@@ -279,7 +290,8 @@ class Broken:
 async def test_an_error_leaves_the_activity_with_its_name_and_without_a_cause(error: Exception, is_final: bool) -> None:
     activities = RecordsActivities(Broken(error))
     request = RememberRequest(anomaly=an_anomaly("anom-7f3d"), resolution=a_resolution(1))
-    for run in (activities.append(RecordBatch()), activities.remember(request)):
+    environment = ActivityEnvironment()
+    for run in (environment.run(activities.append, RecordBatch()), environment.run(activities.remember, request)):
         with pytest.raises(ApplicationError) as caught:
             await run
         assert (caught.value.type, caught.value.message) == (type(error).__name__, str(error))

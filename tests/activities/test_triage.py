@@ -59,7 +59,7 @@ class Records:
             raise self._similar
         return self._similar
 
-    async def append(self, batch: RecordBatch) -> None:
+    async def append(self, batch: RecordBatch, *, first_try: bool = False) -> None:
         if self._append:
             raise self._append
         self.batches.append(batch)
@@ -161,7 +161,7 @@ async def test_history_runbooks_and_the_record_are_seen_to_at_the_same_time() ->
             await asyncio.to_thread(everybody.wait, 0.8)
             return SIMILAR
 
-        async def append(self, batch: RecordBatch) -> None:
+        async def append(self, batch: RecordBatch, *, first_try: bool = False) -> None:
             await asyncio.to_thread(everybody.wait, 0.8)
 
     class Waiting(Shelf):

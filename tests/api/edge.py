@@ -1,12 +1,16 @@
 """The edge under test: the app over ASGI, a Slack peer, keys of every kind, and what stands in for the stores."""
 
-from collections.abc import Mapping
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
 
 import httpx
+import uvicorn
 from fastapi import FastAPI
 from temporalio.client import Client
 
@@ -18,6 +22,7 @@ from domain.audit import AuditEvent
 from domain.runbook import Runbook
 from domain.settings import Settings, load_settings
 from tests.peers.slack import SlackPeer, signed_request
+from tests.workflows.world import eventually
 
 INTERACTIONS = "/api/v1/slack/interactions"
 COMMANDS = "/api/v1/slack/commands"
@@ -132,3 +137,18 @@ def a_report(anomaly_id: str | None = None, **overrides: Any) -> dict[str, Any]:
         "timestamp": "2026-04-10T12:00:05Z",
     }
     return {**values, **overrides}
+
+
+@asynccontextmanager
+async def listening(edge: Edge) -> AsyncIterator[str]:
+    """The app behind uvicorn on a free port."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(edge.app, lifespan="off", log_level="warning", timeout_graceful_shutdown=1))
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        await eventually(lambda: server.started)
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            await task

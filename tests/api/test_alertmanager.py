@@ -1,24 +1,19 @@
 """Alertmanager's webhook: the translation as pure functions, the answers, and the real program of Debian."""
 
-import asyncio
 import math
 import re
-import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api.alertmanager_format import SCORES, Unusable, incident_id, read_alert, recovered_at, score, to_anomaly
 from cli.embedded import TemporalServer, free_port
 from domain.anomaly import AnomalyReport
-from tests.api.edge import Edge, an_id
+from tests.api.edge import Edge, an_id, listening
 from tests.peers.alertmanager import Alertmanager
 from tests.peers.temporal import server_options
 from tests.workflows.world import Stage, eventually
@@ -221,21 +216,6 @@ async def test_hundreds_of_alerts_of_one_outage_are_all_taken(lone_edge: Edge) -
 
 
 # --- the real program ---------------------------------------------------------------------------------------------
-
-
-@asynccontextmanager
-async def listening(edge: Edge) -> AsyncIterator[str]:
-    """The app behind uvicorn on a free port."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(edge.app, lifespan="off", log_level="warning", timeout_graceful_shutdown=1))
-        task = asyncio.create_task(server.serve(sockets=[listener]))
-        await eventually(lambda: server.started)
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            await task
 
 
 async def incidents_of(edge: Edge, service: str) -> list[dict[str, Any]]:

@@ -203,7 +203,7 @@ async def test_a_resolution_is_stored_with_who_and_from_where(edge: Edge, stage:
     incident = await ended(edge, incident_id, "resolved")
     assert incident["resolution"]["text"] == "Scaled to 5 pods"
     assert incident["resolution"]["by"] == {"id": "key:admin", "name": "admin", "source": "cli"}
-    assert [row.resolution.text for row in stage.world.remembered] == ["Scaled to 5 pods"]
+    await eventually(lambda: [row.resolution.text for row in stage.world.remembered] == ["Scaled to 5 pods"])
 
 
 @pytest.mark.parametrize("header", ["slack", "console", "system", "CLI", ""])

@@ -229,18 +229,12 @@ async def test_neither_the_log_nor_the_history_holds_a_response_url_or_a_secret(
         assert secret not in history and secret not in caplog.text, secret
 
 
-async def test_a_click_costs_little_more_than_its_signal(edge: Edge, stage: Stage, slack: SlackPeer) -> None:
-    """bolt's default arrangement alone would add 10 ms at the median; the bound is for a busy machine."""
-    run, ref = await asking(stage)
-    stale = ref.model_copy(update={"digest": "0" * 64})
-    body = click(slack, "approve_step", encode_ref(run.handle.id, stale))
-    clicks: list[float] = []
-    signals: list[float] = []
+async def test_bolt_adds_no_wait_of_its_own_to_a_click(edge: Edge, slack: SlackPeer) -> None:
+    """Its default arrangement looks for the acknowledgement every 10 ms: no click would be faster than that."""
+    body = click(slack, "view_incident")
+    took: list[float] = []
     for _ in range(30):
         began = time.perf_counter()
-        await run.handle.signal("no_such_signal", {})
-        signals.append(time.perf_counter() - began)
-        began = time.perf_counter()
         assert (await edge.signed(INTERACTIONS, body)).status_code == 200
-        clicks.append(time.perf_counter() - began)
-    assert sorted(clicks)[15] - sorted(signals)[15] < 0.03
+        took.append(time.perf_counter() - began)
+    assert min(took) < 0.01

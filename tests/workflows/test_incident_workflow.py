@@ -6,10 +6,13 @@ from itertools import pairwise
 import pytest
 
 from activities.errors import Refused, Unreachable
-from domain.approval import ApprovalStatus, Choice
+from domain.approval import ApprovalStatus, Choice, ReplyTo
 from domain.audit import RecordBatch
+from domain.base import Actor
 from domain.incident import (
     AcknowledgeRequest,
+    EscalateRequest,
+    EscalationKind,
     IncidentStatus,
     RecoverRequest,
     RunStatus,
@@ -19,7 +22,7 @@ from domain.incident import (
 )
 from domain.narration import Alert, ApprovalCard, Delivery, Note, Post, PostedMessage, Update
 from domain.plan import StepResult
-from tests.workflows.world import ADA, BOB, Stage, eventually, scale_runbook
+from tests.workflows.world import ADA, BOB, IncidentOnStage, Stage, eventually, scale_runbook
 
 
 async def test_the_whole_story_is_told_in_one_thread_and_remembered(stage: Stage) -> None:
@@ -228,3 +231,55 @@ async def test_two_runbooks_of_one_incident_are_decided_apart(stage: Stage) -> N
         "scale-out-payment-api": "succeeded",
         "restart-payment-api": "halted",
     }
+
+
+async def press(stage: Stage, incident: IncidentOnStage, kind: EscalationKind, by: Actor) -> None:
+    """Press a button of the alert, which has to be there first."""
+    await eventually(lambda: stage.world.tellings)
+    reply_to = ReplyTo(channel="C0OPS", user=by.id)
+    request = EscalateRequest(kind=kind, by=by, received_at=await stage.now(), reply_to=reply_to)
+    await incident.handle.signal("escalate", request)
+
+
+async def test_an_escalation_button_works_once_and_is_answered_in_the_thread(stage: Stage) -> None:
+    stage.world.triage_overrides = {"offers": (EscalationKind.PAGE, EscalationKind.TICKET)}
+    incident = await stage.incident()
+    await press(stage, incident, EscalationKind.PAGE, ADA)
+    await eventually(lambda: any("asked for by ada" in said for said in stage.world.said()))
+    await press(stage, incident, EscalationKind.PAGE, BOB)
+    await eventually(lambda: any('"op":"tell"' in said and "done already" in said for said in stage.world.said()))
+    await incident.resolve()
+    await incident.result()
+    assert stage.world.executed == [0]
+    assert stage.world.pages_resolved == [incident.handle.id]
+    assert [event.actor_name for event in stage.world.events if event.action == "incident.escalated"] == ["ada"]
+
+
+async def test_an_escalation_that_is_not_configured_sends_nothing(stage: Stage) -> None:
+    incident = await stage.incident()
+    await press(stage, incident, EscalationKind.TICKET, ADA)
+    await eventually(lambda: any('"op":"tell"' in said and "not configured" in said for said in stage.world.said()))
+    await incident.resolve()
+    await incident.result()
+    assert (stage.world.executed, stage.world.pages_resolved) == ([], [])
+
+
+async def test_an_escalation_that_failed_may_be_pressed_again(stage: Stage) -> None:
+    stage.world.triage_overrides = {"offers": (EscalationKind.TICKET,)}
+    tries: list[int] = []
+
+    def refuse_once(request: StepRequest) -> StepResult | None:
+        tries.append(request.number)
+        if len(tries) == 1:
+            raise Refused("Jira said 400")
+        return None
+
+    stage.world.on_execute = refuse_once
+    incident = await stage.incident()
+    await press(stage, incident, EscalationKind.TICKET, ADA)
+    await eventually(lambda: any("Jira said 400" in said for said in stage.world.said()))
+    await press(stage, incident, EscalationKind.TICKET, ADA)
+    await eventually(lambda: stage.world.executed == [0])
+    await incident.resolve()
+    await incident.result()
+    assert stage.world.actions.count("incident.escalated") == 2

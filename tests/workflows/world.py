@@ -37,6 +37,7 @@ from domain.incident import (
     Verdict,
 )
 from domain.narration import Alert, Delivered, Delivery, DeliveryReport, Post, PostedMessage, Telling
+from domain.paging import PageResolve
 from domain.plan import StepPlan, StepResult, Undo
 from domain.runbook import Runbook, load_runbook
 from workflows.connection import orchestrator_worker
@@ -101,6 +102,7 @@ class World:
     executions: list[RunbookExecution] = field(default_factory=list)
     remembered: list[RememberRequest] = field(default_factory=list)
     tellings: list[Telling] = field(default_factory=list)
+    pages_resolved: list[str] = field(default_factory=list)
     executed: list[int] = field(default_factory=list)
     undone: list[int] = field(default_factory=list)
     attempts: int = 0
@@ -115,7 +117,7 @@ class World:
 
     @property
     def activities(self) -> list[Callable[..., Any]]:
-        return [self.triage, self.append, self.remember, self.deliver, self.plan, self.execute, self.undo]
+        return [self.triage, self.append, self.remember, self.deliver, self.plan, self.execute, self.undo, self.resolve_page]
 
     @property
     def actions(self) -> list[str]:
@@ -144,6 +146,10 @@ class World:
     @activity.defn(name="records.remember")
     async def remember(self, request: RememberRequest) -> None:
         self.remembered.append(request)
+
+    @activity.defn(name="page.resolve")
+    async def resolve_page(self, request: PageResolve) -> None:
+        self.pages_resolved.append(request.incident_id)
 
     @activity.defn(name="slack.deliver")
     async def deliver(self, delivery: Delivery) -> DeliveryReport:

@@ -1,0 +1,90 @@
+"""Debian's own Prometheus on a loopback port, scraping itself every second."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import httpx
+
+from tests.peers.http import unused_port
+
+START_SECONDS = 60
+BINARY = shutil.which("prometheus") or "/usr/bin/prometheus"
+"""Of Debian's package `prometheus` (2.42 in Debian 12)."""
+
+CONFIG = """
+global:
+  scrape_interval: 1s
+  scrape_timeout: 1s
+scrape_configs:
+  - job_name: prometheus
+    static_configs:
+      - targets: ["127.0.0.1:{port}"]
+        labels: {{service: payment-api}}
+  - job_name: absent
+    static_configs:
+      - targets: ["127.0.0.1:{closed}"]
+        labels: {{service: checkout-service}}
+"""
+
+
+@dataclass
+class PrometheusServer:
+    """A running server; `up` is 1 for the job `prometheus` and 0 for the job `absent`."""
+
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+@asynccontextmanager
+async def prometheus_server(folder: Path) -> AsyncIterator[PrometheusServer]:
+    """A server that has scraped both of its targets; its data goes to `folder`, and it ends with the context."""
+    port = unused_port()
+    config = folder / "prometheus.yml"
+    config.write_text(CONFIG.format(port=port, closed=unused_port()), encoding="utf-8")
+    with (folder / "log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            BINARY,
+            f"--config.file={config}",
+            f"--storage.tsdb.path={folder / 'data'}",
+            f"--web.listen-address=127.0.0.1:{port}",
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        server = PrometheusServer(port)
+        await _scraped(server, process, folder / "log")
+        yield server
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), 20)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+
+async def _scraped(server: PrometheusServer, process: asyncio.subprocess.Process, log: Path) -> None:
+    """Wait until `up` has both series."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + START_SECONDS
+    async with httpx.AsyncClient(trust_env=False, timeout=timedelta(seconds=5).total_seconds()) as client:
+        while True:
+            try:
+                answer = await client.get(f"{server.url}/api/v1/query", params={"query": "count(up)"})
+                result = answer.json()["data"]["result"] if answer.status_code == 200 else []
+                if result and result[0]["value"][1] == "2":
+                    return
+            except (httpx.TransportError, ValueError):
+                pass  # it is not listening yet
+            assert process.returncode is None, log.read_text(errors="replace")
+            assert loop.time() < deadline, log.read_text(errors="replace")
+            await asyncio.sleep(0.05)
