@@ -4,7 +4,8 @@ from enum import StrEnum
 
 from temporalio.common import SearchAttributePair
 
-from api.temporal import INCIDENT, INTAKE_SECONDS, TemporalAccess, service_attribute, within
+from api.temporal import INCIDENT, INTAKE_SECONDS, TemporalAccess, within
+from api.visibility import service_attribute
 from domain.anomaly import Anomaly, SeverityBands
 from domain.incident import IncidentInput, IncidentStatus
 from workflows import search

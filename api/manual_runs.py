@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from temporalio.common import SearchAttributePair
 
 from api.problems import unavailable
-from api.temporal import INTAKE_SECONDS, RUN, TemporalAccess, quoted, service_attribute, within
+from api.temporal import INTAKE_SECONDS, RUN, TemporalAccess, within
+from api.visibility import quoted, service_attribute
 from domain.base import Actor
 from domain.expressions import Scalar
 from domain.incident import RunbookInput, RunStatus, SlackMode

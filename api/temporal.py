@@ -5,7 +5,6 @@ The bound is `asyncio.timeout` around the whole call: the client retries underne
 """
 
 import asyncio
-import json
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -24,7 +23,8 @@ from temporalio.common import (
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from api.problems import RETRY_AFTER_SECONDS, Fault, Problem, invalid, unavailable
+from api.problems import RETRY_AFTER_SECONDS, Problem, unavailable
+from api.visibility import visibility_query
 from domain.base import Durable
 from workflows import search
 from workflows.ids import TASK_QUEUE
@@ -41,11 +41,6 @@ ACTION_SECONDS = 3.0
 READY_SECONDS = 2.0
 
 LIST_PAGE = 200
-
-UNQUOTABLE = frozenset({"'", '"', "\\"})
-
-ATTRIBUTE_BYTES = 2_048
-"""Of one search attribute as JSON (Temporal's `limit.searchAttributesSizeOfValue`)."""
 
 SUMMARY_BYTES = 400
 """Of a workflow's summary (Temporal's `limit.userMetadataSummarySize`)."""
@@ -224,36 +219,6 @@ class TemporalAccess:
                 return await self._client.service_client.check_health()
         except (RPCError, TemporalUnavailable):
             return False
-
-
-def service_attribute(service_id: str) -> SearchAttributePair[str]:
-    """The search attribute of a service. Raises Problem 422 for a name that Temporal could not store as one.
-
-    Without this check such an incident could never be started, nor could its workflow start a run.
-    """
-    size = len(json.dumps(service_id))  # the SDK writes it so: 12 bytes for an emoji
-    if size > ATTRIBUTE_BYTES:
-        reason = f"takes {size} bytes when it is stored, {ATTRIBUTE_BYTES} are allowed: use fewer emoji or letters beyond ASCII"
-        raise invalid([Fault(path="service_id", reason=reason)])
-    return SearchAttributePair(search.SERVICE, service_id)
-
-
-def visibility_query(kind: str, filters: Mapping[SearchAttributeKey[str], str]) -> str:
-    """The query that finds at least what `filters` name, and no other kind than `kind`; the caller compares the values itself.
-
-    A value with a quote or a backslash is left out: the server compares such values wrongly however they are quoted (tried with
-    server 1.32), and so no text of a caller can reach the query's grammar.
-    """
-    clauses = [f"WorkflowType = {quoted(kind)}"]
-    clauses += [f"{key.name} = {quoted(value)}" for key, value in filters.items() if not UNQUOTABLE & set(value)]
-    return " AND ".join(clauses)
-
-
-def quoted(value: str) -> str:
-    """A string of the visibility query language. Raises ValueError for what cannot be one."""
-    if UNQUOTABLE & set(value):
-        raise ValueError("a value with a quote or a backslash cannot be searched for")
-    return f"'{value}'"
 
 
 def _clipped(summary: str) -> str:

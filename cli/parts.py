@@ -19,7 +19,9 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 from temporalio.client import Client
+from temporalio.worker import Worker
 
+from activities.errors import clip
 from cli.embedded import EmbeddedStackError
 from cli.output import Failure
 from workflows.connection import DRAIN, orchestrator_worker
@@ -31,6 +33,8 @@ WORKER_MARGIN = timedelta(seconds=5)
 """Beyond `DRAIN`, for a worker to tell Temporal what its last activities gave."""
 
 BACKLOG = 512
+
+REASON_CHARACTERS = 300
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +83,7 @@ def stop_signals() -> Generator[Stop]:
 async def running_worker(client: Client, activities: Sequence[Callable[..., Any]]) -> AsyncGenerator[asyncio.Task[None]]:
     """Run the worker of the task queue; leaving drains it. Yields: its task, which ends only if it fails or is left."""
     worker = orchestrator_worker(client, activities)
-    task = asyncio.create_task(worker.run(), name="worker")
+    task = asyncio.create_task(_work(worker, client), name="worker")
     try:
         yield task
     finally:
@@ -91,6 +95,15 @@ async def running_worker(client: Client, activities: Sequence[Callable[..., Any]
                     await task
             except TimeoutError:
                 log.warning("the worker did not drain within %g s; Temporal will hand its work to another one", bound)
+
+
+async def _work(worker: Worker, client: Client) -> None:
+    """Raises: Failure for what Temporal's server has against the worker, such as a namespace that is not there."""
+    try:
+        await worker.run()
+    except RuntimeError as error:
+        reason = str(error).partition(": Status {")[0]  # behind it is the wire format of the server's answer
+        raise Failure(f"The worker cannot work in the namespace {client.namespace}: {clip(reason, REASON_CHARACTERS)}.") from error
 
 
 class _Server(uvicorn.Server):
@@ -135,7 +148,7 @@ async def running_server(app: FastAPI, listener: socket.socket) -> AsyncGenerato
 
 def listen(host: str, port: int) -> socket.socket:
     """Listen for HTTP. Raises: EmbeddedStackError naming the port and the option that changes it."""
-    if not 0 <= port <= 65_535:
+    if not 1 <= port <= 65_535:
         raise EmbeddedStackError(f"--port is {port}: a port is a number from 1 to 65535.")
     try:
         family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]

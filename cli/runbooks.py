@@ -13,6 +13,7 @@ from cli.api_client import attempt, incident_path, open_api
 from cli.operate import OUTCOME_SECONDS, POLL_SECONDS, AsJson
 from cli.output import Failure, foreign, print_json, remark, say, table, waiting, warn
 from domain.incident import RunStatus
+from domain.schema import runbook_schema
 
 commands = typer.Typer(help="List, check and run runbooks.", invoke_without_command=True, rich_markup_mode=None)
 
@@ -42,6 +43,12 @@ def _list(*, as_json: bool) -> None:
         say(showing.runbooks(answer["runbooks"]))
     else:
         remark("There are no runbooks: put *.yaml, *.yml or *.json files into RUNBOOKS_DIR.")
+
+
+@commands.command()
+def schema() -> None:
+    """Print the JSON Schema of the runbook format, for editors."""
+    print_json(runbook_schema())
 
 
 @commands.command()

@@ -3,7 +3,7 @@
 Pure: from the API's JSON to what rich prints.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -78,13 +78,20 @@ def steps(run: Json) -> RenderableType:
     return Padding(table("#", "type", "step", "change", ("status", "fixed"), rows=rows), (0, 0, 0, 2))
 
 
-def timeline(entries: Iterable[Json]) -> Table:
-    """What happened, oldest first."""
+def timeline(entries: Sequence[Json]) -> Table:
+    """What happened, oldest first; who did it is in the words."""
+    is_one = len({entry["runbook"] for entry in entries if entry["runbook"]}) <= 1
+    days = {moment(entry["at"]).date() for entry in entries}
     rows = [
-        (instant(entry["at"]), entry["action"], foreign(entry["actor"]), foreign(_where(entry)), foreign(entry["text"]))
+        (
+            _clock(entry["at"]) if len(days) == 1 else instant(entry["at"]),
+            entry["action"],
+            str(entry["step"] or "") if is_one else foreign(_where(entry)),
+            foreign(entry["text"]),
+        )
         for entry in entries
     ]
-    return table(("time (UTC)", "fixed"), ("what", "fixed"), "who", "where", "in words", rows=rows)
+    return table(("time (UTC)", "fixed"), ("what", "fixed"), "step", "in words", rows=rows)
 
 
 def open_approvals(story: Json) -> Iterator[tuple[Json, Json]]:

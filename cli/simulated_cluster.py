@@ -1,12 +1,11 @@
-"""A Kubernetes API on loopback that holds Deployments, for `make demo` and for the tests: no cluster, no extra process.
+"""A Kubernetes API on loopback, for `make demo` and for the tests: no cluster, no extra process.
 
-kmock parses the requests, serves discovery and `/version`. The Deployments are done here, because kmock knows no
-`/scale`, takes every PATCH for a merge patch, has no dry run, and searches its whole history at each request.
-The pods are arithmetic: after a change of the spec the status follows within `rollout`, computed when it is read.
+kmock parses the requests, serves discovery and `/version`. The objects are done here, because kmock knows no `/scale` and
+no eviction, takes every PATCH for a merge patch, has no selectors and no dry run, and searches its whole history at each
+request. This module judges requests; `simulated_workloads` and `simulated_nodes` hold what is stored.
 """
 
 import copy
-import json
 import secrets
 import ssl
 import time
@@ -21,24 +20,27 @@ import kmock
 import yaml
 from aiohttp import web
 
-from cli.simulated_deployment import JsonObject, PatchDenied, new_deployment, patched, scale_of, status_of
+from cli.simulated_answers import Denied, json_answer
+from cli.simulated_deployment import JsonObject, PatchDenied, patched, scale_of
+from cli.simulated_nodes import Nodes
+from cli.simulated_workloads import ReplicaWrite, Workloads
+
+__all__ = ["Denied", "SeenRequest", "SimulatedCluster", "json_answer"]
 
 DEPLOYMENTS = kmock.resource("apps", "v1", "deployments")
+REPLICA_SETS = kmock.resource("apps", "v1", "replicasets")
+NODES = kmock.resource("", "v1", "nodes")
+PODS = kmock.resource("", "v1", "pods")
 ACCESS_REVIEWS = kmock.resource("authorization.k8s.io", "v1", "selfsubjectaccessreviews")
 
-OBSERVED_AFTER = 0.1
-"""Share of the rollout after which the simulated controller notices a change."""
-
-
-@dataclass(frozen=True)
-class ReplicaWrite:
-    """One change of a replica count that was stored; refused requests and dry runs are none."""
-
-    namespace: str
-    deployment: str
-    before: int
-    after: int
-    field_manager: str
+_SERVED = {
+    DEPLOYMENTS: kmock.ResourceInfo(
+        kind="Deployment", singular="deployment", namespaced=True, verbs={"get", "list", "patch"}, subresources={"scale"}
+    ),
+    REPLICA_SETS: kmock.ResourceInfo(kind="ReplicaSet", singular="replicaset", namespaced=True, verbs={"list"}),
+    NODES: kmock.ResourceInfo(kind="Node", singular="node", namespaced=False, verbs={"get", "patch"}),
+    PODS: kmock.ResourceInfo(kind="Pod", singular="pod", namespaced=True, verbs={"list"}, subresources={"eviction"}),
+}
 
 
 @dataclass(frozen=True)
@@ -49,32 +51,6 @@ class SeenRequest:
     path: str
     query: Mapping[str, str]
     body: Any
-
-
-class Denied(Exception):
-    """An answer other than success, as the `Status` object of the Kubernetes API."""
-
-    def __init__(self, code: int, reason: str, message: str, *, details: JsonObject | None = None) -> None:
-        super().__init__(message)
-        self.code = code
-        self.status: JsonObject = {
-            "kind": "Status",
-            "apiVersion": "v1",
-            "metadata": {},
-            "status": "Failure",
-            "message": message,
-            "reason": reason,
-            "details": details or {},
-            "code": code,
-        }
-
-
-@dataclass
-class _Rollout:
-    """A change of the spec whose pods are still on their way."""
-
-    started_at: float  # seconds of the cluster's clock
-    ready_before: int
 
 
 class _Api(kmock.KubernetesScaffold):
@@ -101,27 +77,19 @@ class SimulatedCluster:
     ) -> None:
         """Prepare; nothing listens before `async with`.
 
-        rollout: how long new pods take to become ready; zero means at once.
+        rollout: how long new pods take to become ready, and evicted ones to be gone; zero means at once.
         clock: seconds that only grow, by which rollouts advance.
         tls: serve https with this context, and trust whoever it lets in where it asks for a client certificate.
         """
         self.requests: list[SeenRequest] = []
-        self.writes: list[ReplicaWrite] = []
         self.token = secrets.token_urlsafe(24)
-        self._rollout_seconds = rollout.total_seconds()
-        self._clock = clock
+        self.workloads = Workloads(rollout.total_seconds(), clock, self._next_resource_version)
+        self.nodes = Nodes(rollout.total_seconds(), clock, self._next_resource_version)
         self._tls = tls
         self._api = _Api(self.answer)
-        self._api.resources[DEPLOYMENTS] = kmock.ResourceInfo(
-            kind="Deployment",
-            singular="deployment",
-            namespaced=True,
-            verbs={"get", "list", "patch"},
-            subresources={"scale"},
-        )
+        for resource, served in _SERVED.items():
+            self._api.resources[resource] = served
         self._runner: web.ServerRunner | None = None
-        self._deployments: dict[tuple[str, str], JsonObject] = {}
-        self._rollouts: dict[tuple[str, str], _Rollout] = {}
         self._resource_version = 0
 
     async def __aenter__(self) -> Self:
@@ -162,31 +130,35 @@ class SimulatedCluster:
         path.write_text(yaml.safe_dump(config))
         return path
 
+    @property
+    def writes(self) -> list[ReplicaWrite]:
+        """Every change of a replica count that was stored."""
+        return self.workloads.writes
+
     def add_deployment(self, namespace: str, name: str, replicas: int, image: str = "example:1.0") -> None:
-        """Add a Deployment whose pods are all ready."""
-        version = self._next_resource_version()
-        self._deployments[namespace, name] = new_deployment(namespace, name, replicas, image, version)
+        """Add a Deployment of revision 1 whose pods are all ready."""
+        self.workloads.add(namespace, name, replicas, image)
 
     def deployment(self, namespace: str, name: str) -> JsonObject:
         """Return a copy of the Deployment as the API would show it now. Raises: KeyError."""
-        return copy.deepcopy(self._settled(namespace, name))
+        return copy.deepcopy(self.workloads.settled(namespace, name))
 
     def replicas(self, namespace: str, name: str) -> int:
         """Return the wished count, `spec.replicas`. Raises: KeyError."""
-        return self._settled(namespace, name)["spec"]["replicas"]
+        return self.workloads.settled(namespace, name)["spec"]["replicas"]
 
     def set_replicas(self, namespace: str, name: str, replicas: int, *, field_manager: str = "kubectl") -> None:
         """Change the wished count as somebody else at this cluster would, without asking. Raises: KeyError."""
-        deployment = self._settled(namespace, name)
-        before = deployment["spec"]["replicas"]
-        if replicas == before:
-            return  # the API server stores no change that changes nothing
-        ready = deployment["status"].get("readyReplicas", 0)
-        self._rollouts[namespace, name] = _Rollout(self._clock(), ready)
-        deployment["spec"]["replicas"] = replicas
-        deployment["metadata"]["generation"] += 1
-        deployment["metadata"]["resourceVersion"] = self._next_resource_version()
-        self.writes.append(ReplicaWrite(namespace, name, before, replicas, field_manager))
+        changed = self.deployment(namespace, name)
+        changed["spec"]["replicas"] = replicas
+        self.workloads.store(changed, field_manager)
+
+    def set_image(self, namespace: str, name: str, image: str, *, annotations: Mapping[str, str] | None = None) -> None:
+        """Deploy another image, and annotate the Deployment, as somebody else would. Raises: KeyError."""
+        changed = self.deployment(namespace, name)
+        changed["spec"]["template"]["spec"]["containers"][0]["image"] = image
+        changed["metadata"]["annotations"].update(annotations or {})
+        self.workloads.store(changed, "kubectl")
 
     async def answer(self, request: kmock.Request) -> web.StreamResponse | None:
         """Answer one request; None leaves it to kmock. Tests override this to make trouble."""
@@ -196,9 +168,11 @@ class SimulatedCluster:
             self._authenticate(request)
             if request.resource == ACCESS_REVIEWS and request.method is kmock.method.POST:
                 return json_answer({**cast(JsonObject, body), "status": {"allowed": True}}, 201)
-            if request.resource != DEPLOYMENTS:
+            if request.resource == PODS and request.subresource == "eviction" and request.method is kmock.method.POST:
+                return json_answer(self._evict(request), 201)
+            if request.resource not in _SERVED:
                 return None
-            return json_answer(self._serve_deployments(request))
+            return json_answer(self._serve(request))
         except Denied as denied:
             return json_answer(denied.status, denied.code)
 
@@ -208,74 +182,112 @@ class SimulatedCluster:
         if not secrets.compare_digest(_header(request, "authorization").encode(), f"Bearer {self.token}".encode()):
             raise Denied(401, "Unauthorized", "Unauthorized")
 
-    def _serve_deployments(self, request: kmock.Request) -> JsonObject:
-        namespace, name = request.namespace, request.name
+    def _serve(self, request: kmock.Request) -> JsonObject:
+        resource, namespace, name = request.resource, request.namespace, request.name
         match request.method.value, request.subresource:
-            case "GET", None if name is None:
-                found = [self._settled(*key) for key in self._deployments if namespace in (None, key[0])]
-                return {"kind": "DeploymentList", "apiVersion": "apps/v1", "metadata": {}, "items": found}
-            case "GET", None | "scale" if namespace and name:
+            case "GET", None if name is None and resource in (DEPLOYMENTS, REPLICA_SETS, PODS):
+                return self._list(request)
+            case "GET", None | "scale" if resource == DEPLOYMENTS and namespace and name:
                 deployment = self._require(namespace, name)
                 return scale_of(deployment) if request.subresource else deployment
-            case "PATCH", "scale" if namespace and name:
+            case "PATCH", "scale" if resource == DEPLOYMENTS and namespace and name:
                 return self._patch_scale(request, self._require(namespace, name))
+            case "PATCH", None if resource == DEPLOYMENTS and namespace and name:
+                changed = self._patched(request, self._require(namespace, name))
+                _judge_deployment(changed, self._require(namespace, name))
+                return changed if _is_dry_run(request) else self.workloads.store(changed, _manager(request))
+            case "GET", None if resource == NODES and name:
+                return self.nodes.node(name)
+            case "PATCH", None if resource == NODES and name:
+                changed = self._patched(request, self.nodes.node(name))
+                return changed if _is_dry_run(request) else self.nodes.store(changed, _manager(request))
             case method, _:
                 raise Denied(405, "MethodNotAllowed", f"{method} of {request.url.path} is not simulated")
 
+    def _list(self, request: kmock.Request) -> JsonObject:
+        if request.resource == PODS:
+            field, _, node = request.params.get("fieldSelector", "").partition("=")
+            if field not in ("", "spec.nodeName"):
+                raise Denied(400, "BadRequest", f"field label not supported: {field}")
+            found = [one for one in self.nodes.pods(node or None) if request.namespace in (None, one["metadata"]["namespace"])]
+            kind, version = "PodList", "v1"
+        elif request.resource == REPLICA_SETS:
+            selector = request.params.get("labelSelector", "")
+            labels = dict(pair.split("=", 1) for pair in selector.split(",") if pair)
+            found, kind, version = self.workloads.replica_sets(request.namespace, labels), "ReplicaSetList", "apps/v1"
+        else:
+            found, kind, version = self.workloads.deployments(request.namespace), "DeploymentList", "apps/v1"
+        return {"kind": kind, "apiVersion": version, "metadata": {}, "items": found}
+
+    def _evict(self, request: kmock.Request) -> JsonObject:
+        eviction = cast(JsonObject, request.data)
+        return self.nodes.evict(request.namespace or "", request.name or "", eviction, dry_run=_is_dry_run(request))
+
     def _patch_scale(self, request: kmock.Request, deployment: JsonObject) -> JsonObject:
-        dry_run = request.params.get("dryRun")
-        if dry_run not in (None, "All"):
-            raise Denied(422, "Invalid", f'PatchOptions.meta.k8s.io "" is invalid: dryRun: Unsupported value: "{dry_run}"')
         # Nothing awaits between here and the store: the test of a patch and its write are one step, as in etcd.
-        try:
-            scale = patched(scale_of(deployment), _header(request, "content-type"), cast(object, request.data))
-        except PatchDenied as denied:
-            raise Denied(denied.code, denied.reason, str(denied)) from denied
+        scale = self._patched(request, scale_of(deployment))
         wished = scale.get("spec", {}).get("replicas", 0)
         if type(wished) is not int or wished < 0:
-            cause = {"reason": "FieldValueInvalid", "field": "spec.replicas", "message": f"Invalid value: {wished!r}"}
-            name = deployment["metadata"]["name"]
-            message = f'Scale.autoscaling "{name}" is invalid: spec.replicas: Invalid value: {wished!r}'
-            raise Denied(422, "Invalid", message, details={"causes": [cause]})
-        if dry_run is None:
+            raise _invalid_replicas("Scale.autoscaling", deployment["metadata"]["name"], wished)
+        if not _is_dry_run(request):
             metadata = deployment["metadata"]
-            manager = request.params.get("fieldManager", "unknown")
-            self.set_replicas(metadata["namespace"], metadata["name"], wished, field_manager=manager)
+            self.set_replicas(metadata["namespace"], metadata["name"], wished, field_manager=_manager(request))
         return scale_of(deployment, wished)
 
+    def _patched(self, request: kmock.Request, stored: JsonObject) -> JsonObject:
+        _is_dry_run(request)
+        try:
+            changed = patched(stored, _header(request, "content-type"), cast(object, request.data))
+        except PatchDenied as denied:
+            raise Denied(denied.code, denied.reason, str(denied)) from denied
+        for key in ("resourceVersion", "uid"):
+            if changed["metadata"].get(key) != stored["metadata"][key]:
+                message = (
+                    f'Operation cannot be fulfilled on "{stored["metadata"]["name"]}": the object has been modified; '
+                    "please apply your changes to the latest version and try again"
+                )
+                raise Denied(409, "Conflict", message)
+        return changed
+
     def _require(self, namespace: str, name: str) -> JsonObject:
-        if (namespace, name) not in self._deployments:
+        if (namespace, name) not in self.workloads:
             details = {"group": "apps", "kind": "deployments", "name": name}
             raise Denied(404, "NotFound", f'deployments.apps "{name}" not found', details=details)
-        return self._settled(namespace, name)
-
-    def _settled(self, namespace: str, name: str) -> JsonObject:
-        """Bring the status up to now and return the stored Deployment itself."""
-        deployment = self._deployments[namespace, name]
-        rollout = self._rollouts.get((namespace, name))
-        if rollout is None:
-            return deployment
-        passed = self._clock() - rollout.started_at
-        share = 1.0 if passed >= self._rollout_seconds else passed / self._rollout_seconds
-        if share >= OBSERVED_AFTER:
-            wished = deployment["spec"]["replicas"]
-            started = rollout.ready_before + int((wished - rollout.ready_before) * share)
-            generation = deployment["metadata"]["generation"]
-            deployment["status"] = status_of(generation=generation, wished=wished, ready=min(wished, started))
-        if share >= 1:
-            del self._rollouts[namespace, name]
-        return deployment
+        return self.workloads.settled(namespace, name)
 
     def _next_resource_version(self) -> str:
         self._resource_version += 1
         return str(self._resource_version)
 
 
-def json_answer(document: JsonObject, code: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    """Answer as the API server does, whose Content-Type names no charset: some clients compare it letter by letter."""
-    content_type = {"Content-Type": "application/json"}
-    return web.Response(body=json.dumps(document).encode(), status=code, headers={**content_type, **(headers or {})})
-
-
 def _header(request: kmock.Request, name: str) -> str:
     return {key.lower(): value for key, value in request.headers.items()}.get(name, "")
+
+
+def _is_dry_run(request: kmock.Request) -> bool:
+    """Raises: Denied for a value other than All."""
+    dry_run = request.params.get("dryRun")
+    if dry_run not in (None, "All"):
+        raise Denied(422, "Invalid", f'PatchOptions.meta.k8s.io "" is invalid: dryRun: Unsupported value: "{dry_run}"')
+    return dry_run is not None
+
+
+def _manager(request: kmock.Request) -> str:
+    return request.params.get("fieldManager", "unknown")
+
+
+def _judge_deployment(changed: JsonObject, stored: JsonObject) -> None:
+    """Refuse what validation refuses, as far as it is simulated. Raises: Denied."""
+    name, spec = stored["metadata"]["name"], changed["spec"]
+    replicas = spec.get("replicas")
+    if type(replicas) is not int or replicas < 0:
+        raise _invalid_replicas("Deployment.apps", name, replicas)
+    labels = spec["template"].get("metadata", {}).get("labels", {})
+    if spec["selector"] != stored["spec"]["selector"] or not spec["selector"]["matchLabels"].items() <= labels.items():
+        raise Denied(422, "Invalid", f'Deployment.apps "{name}" is invalid: `selector` does not match template `labels`')
+
+
+def _invalid_replicas(kind: str, name: str, replicas: object) -> Denied:
+    cause = {"reason": "FieldValueInvalid", "field": "spec.replicas", "message": f"Invalid value: {replicas!r}"}
+    message = f'{kind} "{name}" is invalid: spec.replicas: Invalid value: {replicas!r}'
+    return Denied(422, "Invalid", message, details={"causes": [cause]})

@@ -16,6 +16,9 @@ from temporalio.service import RPCError
 
 from activities.clients.clickhouse import ClickHouse, open_clickhouse
 from activities.clients.cluster import KubernetesCluster
+from activities.clients.jira import Jira
+from activities.clients.pagerduty import PagerDuty
+from activities.clients.prometheus import Prometheus
 from activities.clients.runbook_files import RunbookFiles
 from activities.clients.slack_web import SlackBot, SlackWebhook
 from activities.clients.web import WebClient
@@ -24,6 +27,7 @@ from activities.records import RecordsActivities
 from activities.secrets import Secrets
 from activities.slack import SlackActivities
 from activities.steps import StepActivities, build_step_types
+from activities.steps.page import PagingActivities
 from activities.triage import TriageActivities
 from api.app import create_app
 from api.auth import KeyRing
@@ -60,15 +64,31 @@ class World:
     webhook: SlackWebhook | None
     web: WebClient
     cluster: KubernetesCluster | None
+    prometheus: Prometheus | None
+    pager: PagerDuty
+    jira: Jira | None
 
     def activities(self) -> list[Callable[..., Any]]:
         """Every activity of the orchestrator, for one worker."""
         slack = self.bot or self.webhook
-        step_types = build_step_types(slack=slack, web=self.web, cluster=self.cluster, secrets=self.secrets)
+        step_types = build_step_types(
+            slack=slack,
+            web=self.web,
+            cluster=self.cluster,
+            secrets=self.secrets,
+            prometheus=self.prometheus,
+            clickhouse=self.records,
+            pager=self.pager,
+            routes=self.settings.routes,
+            tracker=self.jira,
+            console_url=self.settings.infrasage_url,
+        )
         triage = TriageActivities(self.settings, self.records, self.runbooks)
         records = RecordsActivities(self.records)
-        messages = SlackActivities(self.settings.infrasage_url, bot=self.bot, webhook=self.webhook)
-        return [triage.triage, records.append, records.remember, messages.deliver, *StepActivities(step_types, self.secrets).all]
+        messages = SlackActivities(self.settings.infrasage_url, offers=self.settings.offers, bot=self.bot, webhook=self.webhook)
+        paging = PagingActivities(self.pager, self.settings.routes)
+        steps = StepActivities(step_types, self.secrets)
+        return [triage.triage, records.append, records.remember, messages.deliver, *paging.all, *steps.all]
 
     def app(self, temporal: Client, keys: KeyRing | None = None) -> FastAPI:
         """The HTTP edge on the same clients."""
@@ -94,6 +114,11 @@ async def open_world(settings: Settings, data_dir: Path, *, allow_loopback: bool
         cluster = open_cluster(settings)
         if cluster is not None:
             stack.push_async_callback(cluster.aclose)
+        prometheus = Prometheus(settings.prometheus_url) if settings.prometheus_url else None
+        pager, jira = PagerDuty(settings.pagerduty_events_url), open_jira(settings)
+        for service in (prometheus, pager, jira):
+            if service is not None:
+                stack.push_async_callback(service.aclose)
         yield World(
             settings=settings,
             records=records,
@@ -103,6 +128,9 @@ async def open_world(settings: Settings, data_dir: Path, *, allow_loopback: bool
             webhook=webhook,
             web=web,
             cluster=cluster,
+            prometheus=prometheus,
+            pager=pager,
+            jira=jira,
         )
 
 
@@ -118,6 +146,14 @@ def open_webhook(settings: Settings) -> SlackWebhook | None:
     if settings.slack_webhook_url is None or settings.slack_bot_token is not None:
         return None
     return SlackWebhook(settings.slack_webhook_url, settings.slack_channel)
+
+
+def open_jira(settings: Settings) -> Jira | None:
+    """Jira, if it is configured; the settings see to it that it is whole."""
+    url, user, token, project_key = settings.jira_url, settings.jira_user, settings.jira_api_token, settings.jira_project_key
+    if url is None or user is None or token is None or project_key is None:
+        return None
+    return Jira(url, user=user, token=token, project_key=project_key, issue_type=settings.jira_issue_type)
 
 
 def open_cluster(settings: Settings) -> KubernetesCluster | None:

@@ -6,6 +6,7 @@ The shape of the events is InfraSage's own; the API is PagerDuty's Events API v2
 
 import re
 from collections.abc import Iterable, Sequence
+from decimal import ROUND_DOWN, Decimal
 from fnmatch import fnmatchcase
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -144,10 +145,15 @@ _ACRONYMS = frozenset({"api", "cpu", "db", "dns", "gc", "gpu", "http", "io", "jv
 def anomaly_summary(anomaly: Anomaly) -> str:
     """`CPU anomaly on payment-api: 87% CPU (score: 0.93)`, for the metric `cpu_usage_percent` with the value 87."""
     metric, unit = _metric(anomaly.metric_name)
-    score = f"score: {anomaly.anomaly_score:.2f}"
+    score = f"score: {score_in_words(anomaly.anomaly_score)}"
     if anomaly.metric_value is None:
         return f"{metric} anomaly on {anomaly.service_id} ({score})"
     return f"{metric} anomaly on {anomaly.service_id}: {anomaly.metric_value:.6g}{unit} {metric} ({score})"
+
+
+def score_in_words(score: float) -> str:
+    """Two decimals, a third where it matters; cut, not rounded: 0.7996 is below 0.8 and must not read 0.80, as in the alert."""
+    return str(Decimal(repr(score)).quantize(Decimal("0.001"), ROUND_DOWN)).removesuffix("0")
 
 
 def _metric(name: str) -> tuple[str, str]:

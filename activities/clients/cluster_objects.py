@@ -23,6 +23,8 @@ class TemplateState:
     recreates: bool
     """All pods are stopped before the new ones start; otherwise they are replaced one after the other."""
     is_paused: bool
+    is_observed: bool
+    """The controller has seen the newest spec; until then `revision` is that of the one before."""
     version: str
     """`metadata.resourceVersion`: moves with every write, those of the status included."""
     generation: int

@@ -87,7 +87,7 @@ class TemplateCalls(ClusterCalls):
         call = deployment_call("patch", "deployments.apps", namespace, at.name)
         patch: JsonObject = {
             # A precondition of the API for every kind of merge patch: another version is answered with 409.
-            "metadata": {"resourceVersion": at.version, "uid": at.uid},
+            "metadata": {"resourceVersion": at.version},
             "spec": {"template": {"metadata": {"annotations": {RESTARTED_AT: stamp}}}},
         }
         request = self._client.patch(_RawDeployment, at.name, patch, namespace=namespace, dry_run=dry_run)
@@ -164,6 +164,7 @@ def state_of(deployment: JsonObject) -> TemplateState:
         replicas=spec.get("replicas", 1),
         recreates=_mapping(spec, "strategy").get("type") == "Recreate",
         is_paused=bool(spec.get("paused")),
+        is_observed=metadata["generation"] <= _mapping(deployment, "status").get("observedGeneration", 0),
         version=metadata["resourceVersion"],
         generation=metadata["generation"],
         selector=_mapping(spec["selector"], "matchLabels"),

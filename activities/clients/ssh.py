@@ -86,15 +86,13 @@ class SshClient:
         connection = await self._connected(host, watch)
         try:
             session = AnnouncedSession()
-            began_at = asyncio.get_running_loop().time()
             await _start(connection, session, host, command, watch)
             stop = await watch.bound(session.over(LINGER))
             if stop is not None and not session.is_over and not await self._is_ended(connection, session, host, stop):
                 stop = None
-            elapsed = timedelta(seconds=asyncio.get_running_loop().time() - began_at)
         finally:
             await close_connection(connection)
-        return _outcome(session, host, elapsed, stop)
+        return _outcome(session, host, stop)
 
     async def _connected(self, host: ShellHost, watch: "_Watch") -> asyncssh.SSHClientConnection:
         connection = await watch.bound(open_connection(host), self._limits.connect)
@@ -146,7 +144,7 @@ async def _start(
     raise failure
 
 
-def _outcome(session: AnnouncedSession, host: ShellHost, elapsed: timedelta, stop: Stop | None) -> ShellOutcome:
+def _outcome(session: AnnouncedSession, host: ShellHost, stop: Stop | None) -> ShellOutcome:
     """Raises: OutcomeUnknown when the end was not reported, or is not that of the command."""
     if session.is_lost:
         raise OutcomeUnknown(f"the connection to {named(host)} was lost after the command was sent: it may have run, or still run")
@@ -156,7 +154,7 @@ def _outcome(session: AnnouncedSession, host: ShellHost, elapsed: timedelta, sto
             "(ForceCommand), or a shell that is not POSIX's?"
         )
     return ShellOutcome(
-        elapsed=elapsed,
+        elapsed=session.elapsed or timedelta(0),
         began=session.leader is not None,
         output=session.output,
         errors=session.errors,

@@ -87,6 +87,7 @@ def _failure(error: Exception, host: ShellHost) -> OrchestratorError:
         case OSError():
             return Unreachable(f"{where} cannot be reached ({error.strerror or type(error).__name__}): nothing was run")
         case asyncssh.Error():
-            return Unreachable(f"{where} broke off before the user was let in ({type(error).__name__}): nothing was run")
+            kind = host.host_key.line.split(" ")[0]  # sshd just hangs up when it has no key of the only type that is asked for
+            return Unreachable(f"{where} broke off before the user was let in (has it a host key {kind}?): nothing was run")
         case _:  # asyncssh asks for the name of the local account, which a container may not have
             return NotConfigured(f"{where} was not connected to: {error}")

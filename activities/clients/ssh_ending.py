@@ -37,7 +37,7 @@ class ProcessGroup:
         self._connection = connection
         self._id = leader
 
-    async def end(self, comply: timedelta) -> bool:
+    async def end(self, comply: timedelta, killed_within: timedelta = KILLED_WITHIN) -> bool:
         """Ask every process to end, and kill what is left after `comply`; returns when none runs any more.
 
         Returns: False when there was none to begin with. Raises: Unended.
@@ -46,7 +46,7 @@ class ProcessGroup:
             return False
         if not await self._is_gone_within(comply):
             await self._signal("KILL")
-            if not await self._is_gone_within(KILLED_WITHIN):
+            if not await self._is_gone_within(killed_within):
                 raise Unended("it was sent KILL and goes on")
         return True
 

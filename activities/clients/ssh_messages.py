@@ -51,7 +51,7 @@ class ShellOutcome:
     """A command that is over, for certain."""
 
     elapsed: timedelta
-    """From the start of the command to its end; connecting is not in it."""
+    """From the moment that the far side took the command to its end."""
     began: bool
     """False when the far shell ended before it came to the command: nothing was run."""
     output: Capture

@@ -34,6 +34,9 @@ class Session(asyncssh.SSHClientSession[bytes]):
         self.errors = Capture()
         self.exit_code: int | None = None
         self.signal: str | None = None
+        self.elapsed: timedelta | None = None
+        """From the moment that the far side took the command to its end; None before."""
+        self._started_at = loop.time()
         self._channel: asyncssh.SSHClientChannel[bytes] | None = None
         self._is_over = loop.create_future()
         self._is_closed = loop.create_future()
@@ -74,6 +77,7 @@ class Session(asyncssh.SSHClientSession[bytes]):
         self._channel = chan
 
     def session_started(self) -> None:
+        self._started_at = asyncio.get_running_loop().time()
         if self._channel is not None:
             self._channel.write_eof()
 
@@ -97,6 +101,7 @@ class Session(asyncssh.SSHClientSession[bytes]):
 
     def _end(self) -> None:
         if not self._is_over.done():
+            self.elapsed = timedelta(seconds=asyncio.get_running_loop().time() - self._started_at)
             self._is_over.set_result(None)
 
 

@@ -4,10 +4,13 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, ClassVar
 
-from activities.errors import InvalidStep, NotConfigured
+from activities.errors import NotConfigured
 from activities.steps.base import step_of
+from activities.steps.kubernetes_drain import Drain
+from activities.steps.kubernetes_node import Cordon
 from activities.steps.kubernetes_port import ClusterPort
 from activities.steps.kubernetes_restart import Restart
+from activities.steps.kubernetes_rollback import Rollback
 from activities.steps.kubernetes_scale import Scaling
 from activities.steps.kubernetes_verb import Verb
 from domain.incident import StepRequest, UndoRequest
@@ -34,11 +37,15 @@ class KubernetesSteps:
         poll_interval: timedelta = POLL_INTERVAL,
         eviction_pause: timedelta = EVICTION_PAUSE,
     ) -> None:
-        """Without `cluster` every step is refused; `poll_interval` lies between two looks at a rollout or at a drained node."""
+        """Without `cluster` every step is refused; `poll_interval` lies between two looks at a rollout or at a node."""
         self._cluster = cluster
         self._verbs: Mapping[str, Verb] = {
             "scale": Scaling(poll_interval),
             "restart": Restart(poll_interval),
+            "rollout-undo": Rollback(poll_interval),
+            "cordon": Cordon("cordon"),
+            "uncordon": Cordon("uncordon"),
+            "drain": Drain(poll_interval, eviction_pause),
         }
 
     def render(self, request: StepRequest) -> dict[str, Any]:
@@ -63,10 +70,7 @@ class KubernetesSteps:
         return await self._verb(step_of(request, KubernetesStep)).undo(self._require_cluster(), request)
 
     def _verb(self, step: KubernetesStep) -> Verb:
-        verb = self._verbs.get(step.action)
-        if verb is None:
-            raise InvalidStep(f"kubernetes action {step.action} is not known to this worker")
-        return verb
+        return self._verbs[step.action]
 
     def _require_cluster(self) -> ClusterPort:
         if self._cluster is None:

@@ -15,12 +15,12 @@ from activities.steps.kubernetes_verb import (
     cancellable,
     deadline_of,
     deployment_of,
-    filled_in,
     is_later_attempt,
     rehearse,
     titled,
     wait_for_rollout,
 )
+from domain import expressions
 from domain.base import Durable
 from domain.incident import StepRequest, UndoRequest
 from domain.plan import StepPlan, StepResult, Undo
@@ -140,7 +140,7 @@ async def _scale(cluster: ClusterPort, wish: ScaleRequest, seen: int, undo: Undo
 
 def _replicas(wished: int | str, request: StepRequest) -> int:
     """The wished count, with its name filled in. Raises: InvalidStep for anything but a whole number within the limit."""
-    text = filled_in(str(wished), request.names)
+    text = expressions.render(str(wished), request.names).strip()
     if not _COUNT.fullmatch(text) or int(text) > REPLICAS_LIMIT:
         allowed = f"allowed is a whole number from 0 to {REPLICAS_LIMIT:,}"
         raise InvalidStep(f"the replicas of step {request.number} are '{clip(text, 50)}': {allowed}")

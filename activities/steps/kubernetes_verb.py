@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Generator, Mapping
+from collections.abc import Awaitable, Generator
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -13,7 +13,6 @@ from activities.steps import heartbeat
 from activities.steps.kubernetes_port import ClusterPort
 from domain import expressions
 from domain.base import Durable
-from domain.expressions import Scalar
 from domain.incident import StepRequest, UndoRequest
 from domain.plan import Fact, StepPlan, StepResult, Undo
 from domain.steps import KubernetesStep
@@ -153,7 +152,3 @@ async def _look(cluster: ClusterPort, of: DeploymentRequest) -> tuple[bool, str]
     if rollout.is_observed and rollout.has_failed:
         raise Refused(rollout.progress)
     return rollout.is_complete, rollout.progress
-
-
-def filled_in(text: str, names: Mapping[str, Scalar]) -> str:
-    return expressions.render(text, names).strip()

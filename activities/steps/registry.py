@@ -4,10 +4,17 @@ from collections.abc import Iterable, Mapping
 
 from activities.secrets import Secrets
 from activities.steps.base import StepType
+from activities.steps.check import CheckSteps, NumberPort, PrometheusPort
 from activities.steps.http import HttpSteps, WebPort
 from activities.steps.kubernetes import ClusterPort, KubernetesSteps
+from activities.steps.page import PagerPort, PageSteps
 from activities.steps.shell import ShellSteps
 from activities.steps.slack import MessagePort, SlackSteps
+from activities.steps.ticket import TicketPort, TicketSteps
+from domain.paging import Routes
+
+NOBODY = Routes()
+"""No rule and no key: nobody is paged for any service."""
 
 
 def register(step_types: Iterable[StepType]) -> dict[str, StepType]:
@@ -21,7 +28,27 @@ def register(step_types: Iterable[StepType]) -> dict[str, StepType]:
 
 
 def build_step_types(
-    *, slack: MessagePort | None, web: WebPort, cluster: ClusterPort | None, secrets: Secrets
+    *,
+    slack: MessagePort | None,
+    web: WebPort,
+    cluster: ClusterPort | None,
+    secrets: Secrets,
+    prometheus: PrometheusPort | None = None,
+    clickhouse: NumberPort | None = None,
+    pager: PagerPort | None = None,
+    routes: Routes = NOBODY,
+    tracker: TicketPort | None = None,
+    console_url: str = "",
 ) -> Mapping[str, StepType]:
-    """Every step type of a runbook; without `slack` or `cluster` its steps say so when they are reached."""
-    return register([SlackSteps(slack), KubernetesSteps(cluster), HttpSteps(web, secrets), ShellSteps()])
+    """Every step type of a runbook; where a client is None, the steps that need it say so when they are reached."""
+    return register(
+        [
+            SlackSteps(slack),
+            KubernetesSteps(cluster),
+            HttpSteps(web, secrets),
+            ShellSteps(),
+            CheckSteps(web, secrets, prometheus=prometheus, clickhouse=clickhouse),
+            PageSteps(pager, routes, console_url),
+            TicketSteps(tracker, console_url),
+        ]
+    )

@@ -109,7 +109,9 @@ async def test_a_merge_patch_overwrites_without_asking() -> None:
     [
         ({"spec": {"replicas": -1}}, "merge-patch", 422),
         ({"spec": {"replicas": "five"}}, "merge-patch", 422),
-        ({"spec": {"replicas": 5}}, "strategic-merge-patch", 415),
+        ({"spec": {"replicas": 5}}, "apply-patch", 415),
+        ({"spec": {"replicas": -5}}, "strategic-merge-patch", 422),
+        ({"spec": {"replicas": [5]}}, "strategic-merge-patch", 400),
         ({"spec": {"replicas": 5}}, "json-patch", 400),
         ([], "merge-patch", 400),
         ([{"op": "replace", "path": "/spec/absent", "value": 1}], "json-patch", 422),
@@ -137,7 +139,8 @@ async def test_what_is_not_simulated_says_so() -> None:
     async with running() as (_, client):
         async with client.delete(PATH) as answer:
             assert (answer.status, (await answer.json())["reason"]) == (405, "MethodNotAllowed")
-        assert (await get(client, "/api/v1/namespaces/production/pods/x"))[0] == 404
+        assert (await get(client, "/api/v1/namespaces/production/pods/x"))[0] == 405
+        assert (await get(client, "/api/v1/namespaces/production/secrets/x"))[0] == 404
 
 
 async def test_nobody_gets_in_without_the_token() -> None:
@@ -153,7 +156,7 @@ async def test_discovery_and_lists_name_the_deployments() -> None:
     async with running() as (api, client):
         api.add_deployment("staging", "payment-api", 1)
         resources = (await get(client, "/apis/apps/v1"))[1]["resources"]
-        assert {one["name"] for one in resources} == {"deployments", "deployments/scale"}
+        assert {one["name"] for one in resources} == {"deployments", "deployments/scale", "replicasets"}
         everywhere = (await get(client, "/apis/apps/v1/deployments"))[1]
         assert [one["metadata"]["namespace"] for one in everywhere["items"]] == ["production", "staging"]
         assert len((await get(client, "/apis/apps/v1/namespaces/staging/deployments"))[1]["items"]) == 1

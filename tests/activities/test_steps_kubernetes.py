@@ -2,83 +2,33 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 import kmock
 import pytest
 from aiohttp import web
-from temporalio.exceptions import ApplicationError
 
 from activities.errors import undo_of
-from activities.secrets import Secrets
-from activities.steps import StepActivities, register
-from activities.steps.kubernetes import ClusterPort, KubernetesSteps
 from cli.simulated_cluster import SimulatedCluster, json_answer
-from domain.incident import StepRequest
-from domain.plan import StepPlan, StepResult, Undo
+from domain.plan import StepResult, Undo
+from tests.activities.kubernetes_steps import WHERE, World, a_world, activities_on
 from tests.activities.steps import (
-    QUICK,
     Attempt,
     a_request,
     a_scale,
-    a_step,
     an_undo_request,
     attempt,
     eventually,
     failure_of,
     step_activities,
-    with_plan,
 )
-from tests.peers.cluster import HandClock, TroubledCluster, connected
+from tests.peers.cluster import HandClock
 
-WHERE = ("production", "payment-api")
 UNDO = Undo(
     title="Scale deployment payment-api back to 3 replicas",
     request={"action": "scale", "namespace": "production", "deployment": "payment-api", "from": 5, "to": 3},
 )
-
-
-def activities_on(cluster: ClusterPort | None) -> StepActivities:
-    return StepActivities(register([KubernetesSteps(cluster, poll_interval=QUICK)]), Secrets({}), heartbeat_interval=QUICK)
-
-
-@dataclass
-class World:
-    api: TroubledCluster
-    activities: StepActivities
-
-    async def planned(self, request: StepRequest | None = None) -> StepRequest:
-        """The request with its plan, approved."""
-        wish = request or a_request(a_scale(require_approval=True))
-        plan: StepPlan = await attempt(self.activities.plan, wish)
-        return with_plan(wish, plan, approved=True)
-
-    async def execute(self, request: StepRequest, *, number: int = 1) -> StepResult:
-        return await attempt(self.activities.execute, request, number=number)
-
-    async def fails(self, request: StepRequest, *, number: int = 1) -> ApplicationError:
-        return await failure_of(self.execute(request, number=number))
-
-    async def undo(self, undo: Undo) -> StepResult:
-        return await attempt(self.activities.undo, an_undo_request(a_scale(), undo))
-
-    @property
-    def replicas(self) -> int:
-        return self.api.replicas(*WHERE)
-
-    @property
-    def our_writes(self) -> list[tuple[int, int]]:
-        return [(write.before, write.after) for write in self.api.writes if write.field_manager == "infrasage"]
-
-
-@pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    async with TroubledCluster() as api:
-        api.add_deployment(*WHERE, 3)
-        async with connected(api.write_kubeconfig(tmp_path / "kubeconfig")) as cluster:
-            yield World(api, activities_on(cluster))
 
 
 # Plan
@@ -136,17 +86,8 @@ async def test_a_deployment_that_does_not_exist_fails_the_plan_before_anybody_is
     assert (error.type, error.message) == ("InvalidStep", "there is no deployment nobody in namespace production")
 
 
-@pytest.mark.parametrize("action", ["restart", "rollout-undo", "cordon", "uncordon", "drain"])
-async def test_an_action_that_is_not_there_yet_says_so_when_it_is_planned(world: World, action: str) -> None:
-    on_node = action in ("cordon", "uncordon", "drain")
-    keys = {"node": "node-1"} if on_node else {"namespace": "production", "deployment": "payment-api"}
-    error = await failure_of(attempt(world.activities.plan, a_request(a_step(type="kubernetes", action=action, **keys))))
-    assert (error.type, error.non_retryable) == ("InvalidStep", True)
-    assert error.message == f"kubernetes action {action} is not available in this version"
-
-
 async def test_without_a_cluster_a_step_names_the_setting_that_is_missing() -> None:
-    error = await failure_of(attempt(step_activities().plan, a_request(a_scale())))
+    error = await failure_of(attempt(activities_on(None).plan, a_request(a_scale())))
     assert (error.type, error.non_retryable) == ("NotConfigured", True)
     assert "KUBECONFIG" in error.message
 
@@ -271,28 +212,55 @@ async def test_a_count_that_the_cluster_made_of_ours_is_a_failure_that_can_be_ta
 
 
 @pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with a_world(tmp_path, a_scale(require_approval=True)) as running:
+        yield running
+
+
+@pytest.fixture
 async def slow(tmp_path: Path) -> AsyncIterator[World]:
     """A world whose pods never become ready."""
-    async with TroubledCluster(rollout=timedelta(hours=1)) as api:
-        api.add_deployment(*WHERE, 3)
-        async with connected(api.write_kubeconfig(tmp_path / "kubeconfig")) as cluster:
-            yield World(api, activities_on(cluster))
+    async with a_world(tmp_path, a_scale(require_approval=True), rollout=timedelta(hours=1)) as running:
+        yield running
 
 
 async def test_a_scale_is_done_when_its_pods_are_and_tells_how_far_they_are(tmp_path: Path) -> None:
     clock = HandClock()
-    async with TroubledCluster(rollout=timedelta(seconds=10), clock=clock) as api:
-        api.add_deployment(*WHERE, 3)
-        async with connected(api.write_kubeconfig(tmp_path / "kubeconfig")) as cluster:
-            running = Attempt()
-            work = await started(World(api, activities_on(cluster)), running)
-            await eventually(lambda: ("payment-api: waiting for the cluster to notice the change",) in running.heartbeats)
-            clock.seconds = 5
-            await eventually(lambda: ("payment-api: 4 of 5 updated replicas are available",) in running.heartbeats)
-            assert not work.done()
-            clock.seconds = 10
-            await work
-            assert api.deployment(*WHERE)["status"]["readyReplicas"] == 5
+    async with a_world(tmp_path, a_scale(require_approval=True), rollout=timedelta(seconds=10), clock=clock) as world:
+        running = Attempt()
+        work = await started(world, running)
+        await eventually(lambda: ("payment-api: waiting for the cluster to notice the change",) in running.heartbeats)
+        clock.seconds = 5
+        await eventually(lambda: ("payment-api: 4 of 5 updated replicas are available",) in running.heartbeats)
+        assert not work.done()
+        clock.seconds = 10
+        await work
+        assert world.api.deployment(*WHERE)["status"]["readyReplicas"] == 5
+
+
+async def test_a_scale_that_is_not_to_wait_ends_before_its_pods_are_there(slow: World) -> None:
+    result = await slow.execute(await slow.planned(a_request(a_scale(wait=False))))
+    assert (slow.replicas, result.undo) == (5, UNDO)
+    assert slow.api.deployment(*WHERE)["status"]["readyReplicas"] == 3
+
+
+async def test_what_the_cluster_would_refuse_is_refused_when_it_is_planned(world: World) -> None:
+    world.api.deny("PATCH", 403, "Forbidden", "not for you")
+    error = await failure_of(attempt(world.activities.plan, a_request(a_scale())))
+    assert (error.type, error.non_retryable) == ("Refused", True)
+    assert world.api.writes == []
+
+
+async def test_a_cluster_that_takes_no_dry_run_can_still_be_planned_for(world: World) -> None:
+    world.api.deny("PATCH", 400, "BadRequest", 'admission webhook "a.b" does not support dry run')
+    assert (await attempt(world.activities.plan, a_request(a_scale()))).change == "replicas 3 → 5"
+
+
+async def test_a_world_that_moves_while_it_is_planned_is_planned_again(world: World) -> None:
+    world.api.change_before("PATCH", *WHERE, 7)
+    error = await failure_of(attempt(world.activities.plan, a_request(a_scale())))
+    assert (error.type, error.non_retryable) == ("Unreachable", False)
+    assert (await attempt(world.activities.plan, a_request(a_scale()), number=2)).change == "replicas 7 → 5"
 
 
 async def test_a_rollout_that_does_not_complete_in_time_fails_and_can_be_taken_back(slow: World) -> None:

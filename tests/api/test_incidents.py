@@ -7,10 +7,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowExecutionStatus
 
+from activities.errors import Unreachable
 from api import reading
 from domain.approval import ApprovalStatus, Choice
+from domain.audit import RecordBatch
 from domain.base import Source
 from domain.incident import RunStatus, StepStatus, Verdict
 from domain.plan import StepResult
@@ -223,6 +225,23 @@ async def test_a_second_resolution_is_409_and_says_by_whom_and_when(edge: Edge) 
     at = datetime.fromisoformat(first["resolution"]["at"]).astimezone(UTC)
     assert f"already resolved by admin at {at:%Y-%m-%d %H:%M:%S} UTC" in answer.json()["detail"]
     assert (await shown(edge, incident_id))["resolution"]["text"] == "first"
+
+
+async def test_a_second_resolution_is_409_also_while_the_first_is_still_being_recorded(edge: Edge, stage: Stage) -> None:
+    incident_id = await posted(edge)
+    await ended(edge, incident_id, "open")
+
+    def outage(batch: RecordBatch) -> None:
+        raise Unreachable("ClickHouse does not answer.")
+
+    stage.world.on_append = outage
+    await edge.post(f"{INCIDENTS}/{incident_id}/resolve", {"text": "first"}, key="admin")
+    await ended(edge, incident_id, "resolved")
+    answer = await edge.post(f"{INCIDENTS}/{incident_id}/resolve", {"text": "second"})
+    assert answer.status_code == 409 and "already resolved by admin" in answer.json()["detail"]
+    found = await stage.client.get_workflow_handle(incident_id).describe()
+    assert found.status is WorkflowExecutionStatus.RUNNING
+    stage.world.on_append = lambda batch: None
 
 
 async def test_a_resolution_needs_no_worker(lone_edge: Edge, temporal: Client) -> None:

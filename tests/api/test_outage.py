@@ -209,7 +209,7 @@ async def test_a_signed_body_that_takes_its_time_leaves_less_of_slacks_three_sec
 
     async def late() -> AsyncIterator[bytes]:
         yield body[:10]
-        await asyncio.sleep(1)
+        await asyncio.sleep(1.6)
         yield body[10:]
 
     with patient.hangs(), within(SLACK_SECONDS):

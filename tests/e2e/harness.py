@@ -346,15 +346,15 @@ def actions(rows: Sequence[Json]) -> list[str]:
     return [row["action"] for row in rows]
 
 
-async def history(stack: RunningStack, workflow_id: str) -> WorkflowHistory:
-    """The history of a workflow, as Temporal keeps it."""
-    client = await Client.connect(stack.temporal)
+async def history(temporal: str, workflow_id: str) -> WorkflowHistory:
+    """The history of a workflow, as the Temporal at that address keeps it."""
+    client = await Client.connect(temporal)
     return await client.get_workflow_handle(workflow_id).fetch_history()
 
 
-async def attempts(stack: RunningStack, workflow_id: str, activity_type: str) -> list[int]:
+async def attempts(temporal: str, workflow_id: str, activity_type: str) -> list[int]:
     """Of each run of an activity, the attempt that ended it; 1 is the first."""
-    events = (await history(stack, workflow_id)).events
+    events = (await history(temporal, workflow_id)).events
     scheduled = {event.event_id: event.activity_task_scheduled_event_attributes.activity_type.name for event in events}
     started = [
         event.activity_task_started_event_attributes for event in events if event.HasField("activity_task_started_event_attributes")

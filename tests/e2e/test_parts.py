@@ -18,6 +18,7 @@ from domain.access import generate_key, hash_key
 from tests.e2e.harness import (
     Json,
     an_anomaly,
+    attempts,
     environment,
     eventually,
     has_ended,
@@ -159,6 +160,8 @@ async def test_the_story_runs_on_parts_and_both_drain_on_sigterm(site: Site) -> 
             assert await successor.terminated() == 0
         assert await api.terminated() == 0
         assert len(site.cluster.writes) == 1
+        run_id = f"{incident_id}/scale-out-payment-api"
+        assert await attempts(site.variables["TEMPORAL_ADDRESS"], run_id, "step.execute") == [1, 1, 1]
 
 
 async def test_a_worker_starts_while_clickhouse_is_down_and_migrates_when_it_is_back(site: Site) -> None:
@@ -180,6 +183,13 @@ async def test_a_worker_with_a_wrong_clickhouse_password_says_so_without_repeati
     assert outcome.code == 1
     assert outcome.err.count("Error: ") == 1
     assert "not-the-password" not in outcome.err
+
+
+async def test_a_worker_of_a_namespace_that_is_not_there_says_so(site: Site) -> None:
+    outcome = await infrasage("worker", cwd=site.folder, **{**site.variables, "TEMPORAL_NAMESPACE": "no-such-namespace"})
+    assert outcome.code == 1
+    assert "The worker cannot work in the namespace no-such-namespace" in outcome.err
+    assert outcome.err.count("Error: ") == 1 and "Traceback" not in outcome.err
 
 
 async def test_an_api_without_clickhouse_serves_everything_but_the_audit_log(site: Site) -> None:

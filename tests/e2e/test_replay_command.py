@@ -17,7 +17,7 @@ async def folder(tmp_path: Path, stack: RunningStack) -> Path:
     incident_id = await stack.fire(service_id=service)
     await stack.until(incident_id, is_waiting)
     for name, workflow_id in (("incident", incident_id), ("run", f"{incident_id}/scale-out-{service}")):
-        (tmp_path / f"{name}.json").write_text((await history(stack, workflow_id)).to_json())
+        (tmp_path / f"{name}.json").write_text((await history(stack.temporal, workflow_id)).to_json())
     return tmp_path
 
 

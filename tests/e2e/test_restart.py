@@ -143,7 +143,7 @@ async def test_killed_while_the_step_runs_the_cluster_is_written_once(world: Wor
     await world.finished_once(incident_id)
     # The step was really begun a second time, so that its guard, and not luck, kept a second write away.
     run_id = f"{incident_id}/scale-out-{world.service}"
-    assert max(await attempts(world.stack, run_id, "step.execute")) == 2
+    assert max(await attempts(world.stack.temporal, run_id, "step.execute")) == 2
 
 
 async def test_killed_right_after_the_resolution_was_answered_it_is_remembered(world: World) -> None:

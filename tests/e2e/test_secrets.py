@@ -70,7 +70,7 @@ async def sung(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sung]:
                 stories.append(json.dumps(await stack.until(incident_id, has_ended), ensure_ascii=False))
                 await stack.audit(incident_id, until="runbook.finished")
             rows = await stack.get("/api/v1/audit")
-            histories = [await history(stack, workflow_id) for workflow_id in await _all_workflows(stack)]
+            histories = [await history(stack.temporal, workflow_id) for workflow_id in await _all_workflows(stack)]
             assert len(histories) == 4
             told = Told(
                 histories="\n".join(item.to_json() for item in histories),

@@ -126,9 +126,13 @@ class TroubledCluster(SimulatedCluster):
 
     def change_before(self, method: str, namespace: str, deployment: str, replicas: int) -> None:
         """Let somebody else scale in the instant before the next request of this method is served."""
+        self.before(method, lambda: self.set_replicas(namespace, deployment, replicas))
+
+    def before(self, method: str, change: Callable[[], None]) -> None:
+        """Let somebody else do something in the instant before the next request of this method is served."""
 
         async def overtaken(request: kmock.Request) -> web.StreamResponse | None:
-            self.set_replicas(namespace, deployment, replicas)
+            change()
             return await SimulatedCluster.answer(self, request)
 
         self.trouble(method, overtaken)

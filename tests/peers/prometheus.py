@@ -85,6 +85,6 @@ async def _scraped(server: PrometheusServer, process: asyncio.subprocess.Process
                     return
             except (httpx.TransportError, ValueError):
                 pass  # it is not listening yet
-            assert process.returncode is None, log.read_text(errors="replace")
-            assert loop.time() < deadline, log.read_text(errors="replace")
+            assert process.returncode is None, f"it ended by itself: see {log}"
+            assert loop.time() < deadline, f"it is not ready in time: see {log}"
             await asyncio.sleep(0.05)

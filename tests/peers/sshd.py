@@ -42,6 +42,15 @@ def make_key(file: Path, kind: str = "ed25519", passphrase: str = "") -> str:
     return file.with_name(f"{file.name}.pub").read_text().strip()
 
 
+def is_running(process: int) -> bool:
+    """Whether a process is there and not a zombie."""
+    try:
+        state = Path(f"/proc/{process}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX"
+
+
 def login_name() -> str:
     """The only user whom an sshd of this user can let in for sure."""
     return pwd.getpwuid(os.getuid()).pw_name
@@ -78,9 +87,10 @@ class SshServer:
     def signal_connections(self, number: signal.Signals) -> None:
         """Signal the processes that serve the open connections, and not the commands that they started."""
         for child in _children(self.process.pid):
-            for process in (*_children(child), child):
+            for process in (child, *_children(child)):
                 if _name(process).startswith("sshd"):
-                    _kill(process, number)
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(process, number)
 
 
 @contextlib.contextmanager
@@ -151,11 +161,14 @@ def _free_port() -> int:
         return listener.getsockname()[1]
 
 
-def _children(process: int) -> list[int]:
-    try:
-        return [int(word) for word in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-    except (FileNotFoundError, ProcessLookupError):
-        return []
+def _children(parent: int) -> list[int]:
+    found: list[int] = []
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            process, _, rest = file.read_text(errors="replace").partition(" ")
+            if int(rest.rpartition(")")[2].split()[1]) == parent:  # after the name: state, parent
+                found.append(int(process))
+    return found
 
 
 def _name(process: int) -> str:
@@ -163,8 +176,3 @@ def _name(process: int) -> str:
         return Path(f"/proc/{process}/comm").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return ""
-
-
-def _kill(process: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(process, number)

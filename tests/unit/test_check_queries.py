@@ -70,7 +70,14 @@ def test_the_string_that_a_matcher_gets_reads_back_as_the_value(value: str) -> N
 
 @pytest.mark.parametrize(
     ("value", "written"),
-    [("cpu_usage_percent", "cpu_usage_percent"), ("job:rate5m", "job:rate5m"), (5, "5"), (-0.5, "(-0.5)"), (1e-07, "1e-07"), ("5m", "5m")],
+    [
+        ("cpu_usage_percent", "cpu_usage_percent"),
+        ("job:rate5m", "job:rate5m"),
+        (5, "5"),
+        (-0.5, "(-0.5)"),
+        (1e-07, "1e-07"),
+        ("5m", "5m"),
+    ],
 )
 def test_one_word_may_stand_outside_of_strings(value: Scalar, written: str) -> None:
     assert fill_promql("sum({{ v }})", {"v": value}) == f"sum({written})"
@@ -82,7 +89,9 @@ def test_more_than_a_word_may_not(value: str) -> None:
         fill_promql("sum({{ v }})", {"v": value})
 
 
-@pytest.mark.parametrize("template", ['label_replace(up, "a", "$1", "b", "{{ v }}")', "up # {{ v }}\n", 'count_values("{{ v }}", up)'])
+@pytest.mark.parametrize(
+    "template", ['label_replace(up, "a", "$1", "b", "{{ v }}")', "up # {{ v }}\n", 'count_values("{{ v }}", up)']
+)
 def test_a_string_that_is_no_label_matcher_takes_no_value(template: str) -> None:
     with pytest.raises(InvalidStep, match="label matcher or as one word"):
         fill_promql(template, {"v": "x"})

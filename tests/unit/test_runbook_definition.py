@@ -68,6 +68,7 @@ EXAMPLE = """
 """The example of InfraSage's documentation; it has to load unchanged."""
 
 SLACK: dict[str, Any] = {"type": "slack", "message": "hello"}
+ROLLOUT_UNDO: dict[str, Any] = {"type": "kubernetes", "action": "rollout-undo", "namespace": "prod", "deployment": "api"}
 SCALE: dict[str, Any] = {"type": "kubernetes", "action": "scale", "namespace": "prod", "deployment": "api", "replicas": 5}
 HTTP: dict[str, Any] = {"type": "http", "url": "https://example.com/hook"}
 SHELL: dict[str, Any] = {"type": "shell", "command": "systemctl restart payment-api", "host": "prod-host-01"}
@@ -343,8 +344,8 @@ KNOWN_NAMES = "anomaly_id, anomaly_score, environment, metric_name, metric_value
         (
             {**SLACK, "ttl": 5},
             "ttl",
-            "is not a key that is known here; known are approval_timeout_minutes, channel, message, name, on_failure, require_approval, retry, "
-            "timeout_seconds, type, undo, when",
+            "is not a key that is known here; known are approval_timeout_minutes, channel, message, name, "
+            "on_failure, require_approval, retry, timeout_seconds, type, undo, when",
         ),
         ({**SCALE, "action": "delete"}, "action", "must be 'scale', 'restart', 'rollout-undo', 'cordon', 'uncordon' or 'drain'"),
         ({**SCALE, "replicas": "5"}, "replicas", "must be a whole number"),
@@ -360,8 +361,21 @@ KNOWN_NAMES = "anomaly_id, anomaly_score, environment, metric_name, metric_value
         ({**SCALE, "deployment": "a,b"}, "deployment", KUBERNETES_NAME),
         ({**SCALE, "deployment": "-l app=x"}, "deployment", KUBERNETES_NAME),
         ({**SCALE, "namespace": None}, "namespace", "has no value; give one, or leave the key out"),
-        ({**SCALE, "node": "n1"}, "node", "is not taken by the action scale, which takes namespace, deployment, replicas"),
-        ({**SCALE, "action": "restart"}, "replicas", "is not taken by the action restart, which takes namespace, deployment"),
+        ({**SCALE, "node": "n1"}, "node", "is not taken by the action scale, which takes namespace, deployment, replicas, wait"),
+        ({**SCALE, "action": "restart"}, "replicas", "is not taken by the action restart, which takes namespace, deployment, wait"),
+        ({**ROLLOUT_UNDO, "to_revision": 0}, "to_revision", "must be 1 or more"),
+        ({**ROLLOUT_UNDO, "to_revision": "13"}, "to_revision", "must be a whole number"),
+        ({**ROLLOUT_UNDO, "wait": "no"}, "wait", "must be true or false"),
+        (
+            {**SCALE, "to_revision": 3},
+            "to_revision",
+            "is not taken by the action scale, which takes namespace, deployment, replicas, wait",
+        ),
+        (
+            {"type": "kubernetes", "action": "drain", "node": "n", "wait": True},
+            "wait",
+            "is not taken by the action drain, which takes node",
+        ),
         ({"type": "kubernetes", "action": "drain"}, "node", "is required by the action drain"),
         ({"type": "kubernetes", "action": "cordon", "node": ""}, "node", "may not be empty"),
         ({"type": "http"}, "url", "is required"),
@@ -582,6 +596,7 @@ EVERY_KIND = {
         {**SLACK, "name": "tell", "when": "severity == 'high'", "channel": "C012"},
         {**SCALE, "replicas": 0, "timeout_seconds": 1},
         {"type": "kubernetes", "action": "drain", "node": "n-1", "approval_timeout_minutes": 0.1},
+        {**ROLLOUT_UNDO, "to_revision": 13, "wait": False},
         {
             **HTTP,
             "method": "PUT",

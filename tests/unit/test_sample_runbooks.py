@@ -9,7 +9,8 @@ import yaml
 
 from domain.anomaly import Anomaly, Severity
 from domain.expressions import holds, names_of
-from domain.runbook import HttpStep, KubernetesStep, Runbook, RunbookFaults, SlackStep, load_runbook
+from domain.library import library_of
+from domain.runbook import HttpStep, KubernetesStep, Runbook, RunbookFaults, ShellStep, SlackStep, load_runbook
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = sorted(path for path in (ROOT / "runbooks").iterdir() if path.suffix in (".yaml", ".yml", ".json"))
@@ -36,7 +37,7 @@ def sample(name: str) -> Runbook:
 
 
 def test_there_are_samples() -> None:
-    assert len(SAMPLES) >= 3
+    assert len(SAMPLES) >= 10
 
 
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.name)
@@ -47,16 +48,20 @@ def test_a_sample_loads_and_is_named_like_its_file(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.name)
-def test_a_sample_uses_only_what_works_today_and_asks_before_it_changes_anything(path: Path) -> None:
+def test_a_sample_asks_before_it_changes_anything(path: Path) -> None:
     for step in load_runbook(definition_in(path)).steps:
         match step:
-            case KubernetesStep():
-                assert step.action == "scale"
+            case KubernetesStep() | ShellStep():
                 assert step.require_approval
             case HttpStep():
                 assert step.method == "GET" or step.require_approval
             case _:
-                assert isinstance(step, SlackStep)
+                assert not step.at_most_once
+
+
+def test_every_runbook_that_a_sample_calls_is_a_sample() -> None:
+    runbooks = [load_runbook(definition_in(path)) for path in SAMPLES]
+    assert {name for runbook in runbooks for name in library_of(runbook, runbooks)} == {"capacity-check"}
 
 
 def test_a_sample_with_a_mistake_would_not_load() -> None:

@@ -1,0 +1,220 @@
+"""Commands that are ended from here: their whole process group goes, or it is said that nobody knows."""
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import asyncssh
+import pytest
+
+from activities.clients.ssh import SshClient, SshLimits
+from activities.clients.ssh_connection import close_connection, open_connection
+from activities.clients.ssh_ending import ProcessGroup, Unended
+from activities.clients.ssh_messages import ShellOutcome, Stop
+from activities.errors import OutcomeUnknown, Unreachable
+from tests.activities.ssh_hosts import Recorder, Tree, host_of, hosts_of, run
+from tests.activities.steps import eventually
+from tests.peers.http import tcp_peer
+from tests.peers.sshd import SshServer, is_running, sshd
+
+DASH = 'ForceCommand exec /bin/dash -c "$SSH_ORIGINAL_COMMAND"'
+"""As if dash were the login shell: bash makes way for it."""
+
+
+@pytest.fixture(scope="module", params=["", DASH], ids=["bash", "dash"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
+    with sshd(tmp_path_factory.mktemp("sshd"), extra=request.param) as running:
+        yield running
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Iterator[Tree]:
+    grown = Tree(tmp_path)
+    yield grown
+    kill(grown)
+
+
+@pytest.fixture
+def stubborn(tmp_path: Path) -> Iterator[Tree]:
+    grown = Tree(tmp_path, stubborn=True)
+    yield grown
+    kill(grown)
+
+
+def kill(tree: Tree) -> None:
+    for process in tree.alive():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+
+
+async def cancelled(server: SshServer, tree: Tree, *, times: int = 1) -> ShellOutcome:
+    """Run the tree, and cancel as soon as it is grown."""
+    running = asyncio.ensure_future(run(server, tree.command))
+    await eventually(lambda: tree.is_grown)
+    for _ in range(times):
+        running.cancel()
+        await asyncio.sleep(0)
+    return await running
+
+
+# What goes
+
+
+async def test_a_command_that_is_not_over_in_time_is_ended_with_its_children_and_theirs(server: SshServer, tree: Tree) -> None:
+    outcome = await run(server, tree.command, seconds=1)
+    assert tree.is_grown, "the limit of this test is too short for the machine"
+    assert tree.alive() == []
+    assert outcome.stopped is Stop.TIMEOUT
+    assert outcome.signal == "TERM"
+
+
+async def test_a_command_that_is_cancelled_is_ended_with_its_children_and_theirs(server: SshServer, tree: Tree) -> None:
+    outcome = await cancelled(server, tree)
+    assert tree.alive() == []
+    assert outcome.stopped is Stop.CANCELLED
+
+
+async def test_cancelling_again_does_not_save_the_command(server: SshServer, tree: Tree) -> None:
+    outcome = await cancelled(server, tree, times=5)
+    assert tree.alive() == []
+    assert outcome.stopped is Stop.CANCELLED
+
+
+async def test_children_that_do_not_heed_term_are_killed_even_after_their_shell_is_gone(server: SshServer, stubborn: Tree) -> None:
+    outcome = await cancelled(server, stubborn)
+    assert stubborn.alive() == []
+    assert (outcome.stopped, outcome.signal) == (Stop.CANCELLED, "TERM")
+
+
+async def test_the_control_closing_the_connection_ends_nothing(server: SshServer, tree: Tree) -> None:
+    connection = await open_connection(host_of(server))
+    process = await connection.create_process(tree.command)
+    await eventually(lambda: tree.is_grown)
+    process.close()
+    await close_connection(connection)
+    await eventually(lambda: "Close session" in server.log())
+    assert len(tree.alive()) == 3
+
+
+async def test_the_control_without_a_second_signal_the_stubborn_stay(server: SshServer, stubborn: Tree) -> None:
+    connection = await open_connection(host_of(server))
+    process = await connection.create_process(f"{stubborn.command}")
+    await eventually(lambda: stubborn.is_grown)
+    process.terminate()
+    await process.wait_closed()
+    assert len(stubborn.alive()) == 2
+    await close_connection(connection)
+
+
+async def test_a_command_may_tidy_up_when_it_is_ended(server: SshServer, tmp_path: Path) -> None:
+    note, ready = tmp_path / "note", tmp_path / "ready"
+    command = f"trap 'echo tidied > {note}; exit 7' TERM; touch {ready}; while :; do sleep 0.05; done"
+    running = asyncio.ensure_future(run(server, command))
+    await eventually(ready.exists)
+    running.cancel()
+    outcome = await running
+    assert note.read_text() == "tidied\n"
+    assert (outcome.stopped, outcome.exit_code) == (Stop.CANCELLED, 7)
+
+
+async def test_what_a_command_wrote_before_it_was_ended_is_kept(server: SshServer) -> None:
+    outcome = await run(server, "echo begun; echo why >&2; sleep 300", seconds=0.7)
+    assert (outcome.stopped, outcome.errors.head) == (Stop.TIMEOUT, b"why\n")
+    assert sorted(outcome.output.head.split()) == [b"begun", b"why"]
+
+
+async def test_ending_a_command_does_not_run_it_again(server: SshServer, tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path)
+    await run(server, f"{recorder.command} once; sleep 300", seconds=1)
+    assert len(recorder.executions()) == 1
+
+
+async def test_another_command_on_the_same_host_is_left_alone(server: SshServer, tree: Tree, tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    other = asyncio.ensure_future(run(server, f"touch {ready}; while [ -e {ready} ]; do sleep 0.05; done; echo unharmed"))
+    await eventually(ready.exists)
+    await cancelled(server, tree)
+    ready.unlink()
+    assert (await other).output.head == b"unharmed\n"
+
+
+# When nobody knows
+
+
+async def test_without_a_second_channel_it_is_not_said_that_the_command_is_over(tmp_path: Path, tree: Tree) -> None:
+    with sshd(tmp_path / "sshd", extra="MaxSessions 1") as server:
+        with pytest.raises(OutcomeUnknown, match="was cancelled and could not be ended: it may still run"):
+            await cancelled(server, tree)
+        await eventually(lambda: tree.alive() == [])  # sshd was asked to kill it all the same
+
+
+async def test_a_far_side_that_freezes_is_not_waited_for_and_its_command_may_still_run(tmp_path: Path, tree: Tree) -> None:
+    with sshd(tmp_path / "sshd") as server:
+        limits = SshLimits(ending=timedelta(seconds=0.5))
+        client = SshClient(hosts_of(server), limits)
+        running = asyncio.ensure_future(client.run(host_of(server), tree.command, timedelta(seconds=20)))
+        await eventually(lambda: tree.is_grown)
+        server.signal_connections(signal.SIGSTOP)
+        running.cancel()
+        with pytest.raises(OutcomeUnknown, match="could not be ended: it may still run"):
+            await running
+        assert len(tree.alive()) == 3
+
+
+async def test_a_command_whose_shell_did_not_come_to_it_in_time_may_still_come_to_it(tmp_path: Path) -> None:
+    with sshd(tmp_path / "sshd") as server:
+        note = tmp_path / "process"
+        (server.folder / "home" / ".bashrc").write_text(f"echo $$ > {note}; sleep 300\n")
+        with pytest.raises(OutcomeUnknown, match="did not end in time and could not be ended"):
+            await run(server, "echo ok", seconds=1)
+        await eventually(lambda: not is_running(int(note.read_text())))
+
+
+NO_LEADER = 'ForceCommand /bin/dash -c "$SSH_ORIGINAL_COMMAND"; true'
+"""The shell that runs the command is a child of the leader: its number names no process group."""
+
+
+async def test_a_number_that_names_no_process_group_is_not_taken_for_a_group_that_is_gone(tmp_path: Path, tree: Tree) -> None:
+    limits = SshLimits(ending=timedelta(seconds=1))
+    with sshd(tmp_path / "sshd", extra=NO_LEADER) as server:
+        client = SshClient(hosts_of(server), limits)
+        running = asyncio.ensure_future(client.run(host_of(server), tree.command, timedelta(seconds=20)))
+        await eventually(lambda: tree.is_grown)
+        running.cancel()
+        with pytest.raises(OutcomeUnknown, match="could not be ended: it may still run"):
+            await running
+
+
+OTHER_USER = (
+    'ForceCommand case "$SSH_ORIGINAL_COMMAND" in *kill*) exec setpriv --reuid=65534 --regid=65534 --clear-groups '
+    '/bin/sh -c "$SSH_ORIGINAL_COMMAND";; *) exec /bin/sh -c "$SSH_ORIGINAL_COMMAND";; esac'
+)
+"""The command belongs to a user who is not to be signalled from here, as behind sudo."""
+
+
+async def test_what_another_user_runs_is_seen_to_go_on(tmp_path: Path, tree: Tree) -> None:
+    with sshd(tmp_path / "sshd", extra=OTHER_USER) as server:
+        connection = await open_connection(host_of(server))
+        process = await connection.create_process(f"echo $$; {tree.command}")
+        leader = int(await process.stdout.readline())
+        await eventually(lambda: tree.is_grown)
+        with pytest.raises(Unended, match="it was sent KILL and goes on"):
+            await ProcessGroup(connection, leader).end(timedelta(seconds=0.2), killed_within=timedelta(seconds=0.2))
+        assert len(tree.alive()) == 3
+        await close_connection(connection)
+
+
+async def test_a_cancellation_before_the_user_was_let_in_runs_nothing(server: SshServer) -> None:
+    async def be_silent(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with tcp_peer(be_silent) as silent:
+        running = asyncio.ensure_future(run(server, "echo ok", port=silent.port))
+        await eventually(lambda: silent.connections == 1)
+        running.cancel()
+        with pytest.raises(Unreachable, match="the step was cancelled before .* let the user in: nothing was run"):
+            await running
