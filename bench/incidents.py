@@ -113,7 +113,8 @@ async def process(arguments: Sequence[str], environment: dict[str, str]) -> Asyn
     try:
         yield child.pid
     finally:
-        child.terminate()
+        if child.returncode is None:
+            child.terminate()
         await child.wait()
 
 

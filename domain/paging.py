@@ -92,12 +92,13 @@ def trigger_event(
     severity: one of `domain.anomaly.Severity`. summary: of the runbook's own; absent, what is known of the anomaly.
     """
     url = incident_url(console_url, incident_id)
-    said = summary or (anomaly_summary(anomaly) if anomaly else f"{service_id} needs somebody: paged by a runbook")
+    own = clipped(summary or "", SUMMARY_LIMIT_CHARACTERS)
+    known = anomaly_summary(anomaly) if anomaly else f"{service_id} needs somebody: paged by a runbook"
     return {
         "event_action": "trigger",
         "dedup_key": dedup_key(incident_id),
         "payload": _known(
-            summary=clipped(said, SUMMARY_LIMIT_CHARACTERS),
+            summary=own or clipped(known, SUMMARY_LIMIT_CHARACTERS),
             severity=SEVERITIES.get(severity or "", UNKNOWN_SEVERITY),
             source="infrasage",
             component=service_id,

@@ -8,5 +8,5 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def runbook_schema() -> dict[str, Any]:
-    """What a runbook file may look like. Rules that span keys (references between steps, inputs) are checked by the loader alone."""
+    """What a runbook file may look like. Rules that span keys are checked by the loader alone."""
     return {"$schema": DIALECT, **Runbook.model_json_schema(), "title": "InfraSage runbook", "additionalProperties": False}

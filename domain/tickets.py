@@ -68,11 +68,12 @@ def draft(
     console_url: str,
 ) -> TicketDraft:
     """What is known, in the order of the alert; what is unknown is left out. `summary` and `description` are the runbook's own."""
-    said = summary or (anomaly_summary(anomaly) if anomaly else f"{service_id}: opened by a runbook")
+    own = clipped(summary or "", SUMMARY_LIMIT_CHARACTERS)
+    known = anomaly_summary(anomaly) if anomaly else f"{service_id}: opened by a runbook"
     url = incident_url(console_url, incident_id)
     return TicketDraft(
         label=label_of(incident_id),
-        summary=clipped(said, SUMMARY_LIMIT_CHARACTERS),
+        summary=own or clipped(known, SUMMARY_LIMIT_CHARACTERS),
         description={
             "type": "doc",
             "version": 1,
@@ -99,10 +100,11 @@ def _facts(service_id: str, environment: str | None, anomaly: Anomaly | None) ->
         yield from _paragraphs(anomaly.root_cause[:ROOT_CAUSE_LIMIT_CHARACTERS])
     if anomaly.blast_radius:
         yield _fact("Blast radius", clipped(", ".join(anomaly.blast_radius), BLAST_RADIUS_LIMIT_CHARACTERS))
-    actions = [clipped(action, ACTION_LIMIT_CHARACTERS) for action in anomaly.suggested_actions[:ACTIONS_LIMIT]]
+    shown = (clipped(action, ACTION_LIMIT_CHARACTERS) for action in anomaly.suggested_actions[:ACTIONS_LIMIT])
+    actions = [action for action in shown if action]
     if actions:
         yield _paragraph([_text("Suggested Actions:", _STRONG)])
-        items = [{"type": "listItem", "content": [_paragraph([_text(action)])]} for action in actions if action]
+        items = [{"type": "listItem", "content": [_paragraph([_text(action)])]} for action in actions]
         yield {"type": "orderedList", "content": items}
 
 

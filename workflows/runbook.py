@@ -295,7 +295,7 @@ class RunbookWorkflow:
         self._scribe.record(AuditAction.STEP_UNKNOWN, f"Outcome of “{state.title}” is unknown: {sentence}", step=state.number)
         self._narrator.note(
             f"{self._run.position(state)} may or may not have happened: {state.title}. {sentence} "
-            "Look, then say done, retry or halt.",
+            f"Look, then say how it stands: infrasage settle {self._run.input.incident_id} done, retry or halt.",
             Tone.WARNING,
         )
         self._narrator.show(AlertState.FAILED)

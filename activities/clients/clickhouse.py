@@ -4,7 +4,7 @@ One class over two engines, embedded and server, with the same SQL. Values trave
 statement is built from text of the world. Every method may be called twice with the same argument.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from itertools import chain
 from pathlib import Path
@@ -33,6 +33,7 @@ from activities.clients.clickhouse_tables import (
     fingerprint,
     memory_row,
 )
+from activities.clients.clickhouse_together import GroupCommit
 from activities.clients.readings import single_number
 from activities.errors import NotConfigured
 from domain.anomaly import Anomaly
@@ -103,6 +104,7 @@ class ClickHouse:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._together = GroupCommit(self._insert_now)
 
     async def migrate(self) -> tuple[str, ...]:
         """Create what is missing, database included; safe to run twice and by several processes at once.
@@ -133,7 +135,7 @@ class ClickHouse:
         )
         current, since = known[0] if known else ("", "")
         if digest != current:
-            await self._insert(MEMORY, [memory_row(incident)], [_successor(digest, since)])
+            await self._insert(MEMORY, [memory_row(incident)], [_successor(digest, since)], first_try)
 
     async def find_similar(self, anomaly: Anomaly) -> SimilarIncident | None:
         """The most similar remembered incident, never `anomaly` itself; None when none reaches the threshold."""
@@ -218,7 +220,7 @@ class ClickHouse:
         alone = [identity for identity, (event, _) in missing.items() if event.action is AuditAction.ANOMALY_RECORDED]
         together = [identity for identity in missing if identity not in alone]
         for group in chain(([identity] for identity in alone), [together]):
-            await self._insert(AUDIT, [audit_row(*missing[identity]) for identity in group], group)
+            await self._insert(AUDIT, [audit_row(*missing[identity]) for identity in group], group, first_try)
 
     async def _append_executions(self, executions: Iterable[RunbookExecution], first_try: bool) -> None:
         latest: dict[str, RunbookExecution] = {}
@@ -242,14 +244,23 @@ class ClickHouse:
             if fingerprint(execution) != digest:
                 rows.append(execution_row(execution))
                 identities.append(_successor(fingerprint(execution), since))
-        await self._insert(EXECUTIONS, rows, identities)
+        await self._insert(EXECUTIONS, rows, identities, first_try)
 
     async def _look_up(self, first_try: bool, query: str, parameters: dict[str, Any]) -> list[Row]:
         return [] if first_try else await self._engine.select(query, parameters)
 
-    async def _insert(self, table: Table, rows: list[Row], identities: Iterable[str]) -> None:
-        if rows:
-            await self._engine.insert(table, rows, sha256_of(sorted(identities)))
+    async def _insert(self, table: Table, rows: list[Row], identities: Iterable[str], first_try: bool = False) -> None:
+        """Insert under a token that is made of what identifies the rows. First tries share an insert; a repetition has its own,
+        because only the same rows together are recognised by their token."""
+        if not rows:
+            return
+        if first_try:
+            await self._together.insert(table, rows, list(identities))
+        else:
+            await self._insert_now(table, rows, list(identities))
+
+    async def _insert_now(self, table: Table, rows: list[Row], identities: Sequence[str]) -> None:
+        await self._engine.insert(table, rows, sha256_of(sorted(identities)))
 
 
 def _successor(digest: str, since: str) -> str:

@@ -8,7 +8,7 @@ from activities.steps.check import CheckSteps, NumberPort, PrometheusPort
 from activities.steps.http import HttpSteps, WebPort
 from activities.steps.kubernetes import ClusterPort, KubernetesSteps
 from activities.steps.page import PagerPort, PageSteps
-from activities.steps.shell import ShellSteps
+from activities.steps.shell import ShellPort, ShellSteps
 from activities.steps.slack import MessagePort, SlackSteps
 from activities.steps.ticket import TicketPort, TicketSteps
 from domain.paging import Routes
@@ -35,6 +35,7 @@ def build_step_types(
     secrets: Secrets,
     prometheus: PrometheusPort | None = None,
     clickhouse: NumberPort | None = None,
+    shell: ShellPort | None = None,
     pager: PagerPort | None = None,
     routes: Routes = NOBODY,
     tracker: TicketPort | None = None,
@@ -46,7 +47,7 @@ def build_step_types(
             SlackSteps(slack),
             KubernetesSteps(cluster),
             HttpSteps(web, secrets),
-            ShellSteps(),
+            ShellSteps(shell, secrets),
             CheckSteps(web, secrets, prometheus=prometheus, clickhouse=clickhouse),
             PageSteps(pager, routes, console_url),
             TicketSteps(tracker, console_url),

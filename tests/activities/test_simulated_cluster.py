@@ -64,6 +64,90 @@ async def test_every_deployment_it_shows_is_valid_for_kubernetes() -> None:
     assert (after["status"]["readyReplicas"], "unavailableReplicas" in after["status"]) == (5, False)
 
 
+async def test_every_replica_set_node_and_pod_it_shows_is_valid_for_kubernetes() -> None:
+    async with running() as (api, client):
+        api.set_image(*WHERE, "payment-api:2.3.2")
+        api.nodes.add("node-1")
+        api.nodes.add_pod("production", "one", "node-1", controller="Job", phase="Failed", empty_dir=True)
+        api.nodes.add_pod("kube-system", "two", "node-1", controller=None, is_mirror=True)
+        api.nodes.set_unschedulable("node-1", True)
+        _, kept = await get(client, "/apis/apps/v1/namespaces/production/replicasets?labelSelector=app%3Dpayment-api")
+        _, pods = await get(client, "/api/v1/pods?fieldSelector=spec.nodeName%3Dnode-1")
+        _, node = await get(client, "/api/v1/nodes/node-1")
+        assert (len(kept["items"]), len(pods["items"])) == (2, 2)
+        for document in (*kept["items"], *pods["items"], node, api.deployment(*WHERE)):
+            kubernetes_validate.validate(document, KUBERNETES_VERSION, strict=True)
+
+
+async def test_revisions_are_counted_as_the_deployment_controller_counts_them() -> None:
+    async with running() as (api, client):
+        api.set_image(*WHERE, "payment-api:2.3.2")
+        api.set_image(*WHERE, "payment-api:2.3.1")  # the first template again: its ReplicaSet gets the highest number
+        _, kept = await get(client, "/apis/apps/v1/replicasets")
+        numbers = [one["metadata"]["annotations"]["deployment.kubernetes.io/revision"] for one in kept["items"]]
+        assert numbers == ["3", "2"]
+        deployment = api.deployment(*WHERE)
+        assert deployment["metadata"]["annotations"]["deployment.kubernetes.io/revision"] == "3"
+        assert deployment["status"]["observedGeneration"] == deployment["metadata"]["generation"]
+        hashes = {one["metadata"]["labels"]["pod-template-hash"] for one in kept["items"]}
+        assert len(hashes) == 2
+        assert (await get(client, "/apis/apps/v1/replicasets?labelSelector=app%3Dnobody"))[1]["items"] == []
+
+
+async def test_a_template_is_rolled_out_pod_by_pod() -> None:
+    clock = HandClock()
+    async with running(rollout=timedelta(seconds=10), clock=clock) as (api, _):
+        api.set_image(*WHERE, "payment-api:2.3.2")
+        seen: list[tuple[int, int]] = []
+        for seconds in (0, 5, 9, 10):
+            clock.seconds = seconds
+            status = api.deployment(*WHERE)["status"]
+            kubernetes_validate.validate(api.deployment(*WHERE), KUBERNETES_VERSION, strict=True)
+            seen.append((status["replicas"], status["updatedReplicas"]))
+    assert seen == [(3, 3), (4, 2), (4, 3), (3, 3)]
+
+
+async def test_a_patch_of_another_version_is_409_and_changes_nothing() -> None:
+    async with running() as (api, client):
+        api.nodes.add("node-1")
+        stale = {"metadata": {"resourceVersion": "0"}, "spec": {"unschedulable": True}}
+        for path, body in (("/api/v1/nodes/node-1", stale), (PATH, {**stale, "spec": {"replicas": 9}})):
+            code, status = await patch(client, body, kind="strategic-merge-patch", path=path)
+            assert (code, status["reason"]) == (409, "Conflict")
+        assert (api.writes, api.nodes.writes) == ([], [])
+
+
+async def test_a_template_that_the_selector_does_not_match_is_refused() -> None:
+    async with running() as (api, client):
+        body = [{"op": "replace", "path": "/spec/template/metadata/labels", "value": {"app": "other"}}]
+        assert (await patch(client, body, path=PATH))[0] == 422
+        assert api.workloads.template_writes == []
+
+
+async def test_an_eviction_tells_a_pod_to_stop_and_is_held_by_its_budget() -> None:
+    clock = HandClock()
+    async with running(rollout=timedelta(seconds=30), clock=clock) as (api, client):
+        api.nodes.add("node-1")
+        api.nodes.add_pod("production", "one", "node-1")
+        path = "/api/v1/namespaces/production/pods/one/eviction"
+
+        async def evict(uid: str | None = None, query: str = "") -> int:
+            options = {"deleteOptions": {"preconditions": {"uid": uid}}} if uid else {}
+            async with client.post(path + query, json={"kind": "Eviction", "apiVersion": "policy/v1", **options}) as answer:
+                return answer.status
+
+        api.nodes.hold("production", "one")
+        assert await evict() == 429
+        api.nodes.release("production", "one")
+        assert (await evict("another"), await evict(query="?dryRun=All")) == (409, 201)
+        assert api.nodes.evictions == []
+        assert (await evict(), api.nodes.evictions) == (201, [("production", "one")])
+        (pod,) = api.nodes.pods("node-1")
+        kubernetes_validate.validate(pod, KUBERNETES_VERSION, strict=True)
+        clock.seconds = 30
+        assert (api.nodes.pods("node-1"), await evict()) == ([], 404)
+
+
 async def test_its_scale_is_valid_for_kubernetes_and_leaves_a_zero_out() -> None:
     async with running() as (api, client):
         _, scale = await get(client, f"{PATH}/scale")

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import ClassVar
 
 import asyncssh
 import pytest
@@ -262,6 +263,8 @@ class Whimsical(asyncssh.SSHServer):
     """A server that lets everybody in and then does as `mood` says."""
 
     mood = ""
+    signals: ClassVar[list[str]] = []
+    """What was asked to be sent to the command."""
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self._connection = conn
@@ -276,12 +279,12 @@ class Whimsical(asyncssh.SSHServer):
         return True
 
     def session_requested(self) -> bool | asyncssh.SSHServerSession[bytes]:
-        return False if self.mood == "no channel" else _Mood(self._connection, self.mood)
+        return False if self.mood == "no channel" else _Mood(self._connection, self.mood, self.signals)
 
 
 class _Mood(asyncssh.SSHServerSession[bytes]):
-    def __init__(self, connection: asyncssh.SSHServerConnection, mood: str) -> None:
-        self._connection, self._mood = connection, mood
+    def __init__(self, connection: asyncssh.SSHServerConnection, mood: str, signals: list[str]) -> None:
+        self._connection, self._mood, self._signals = connection, mood, signals
 
     def connection_made(self, chan: asyncssh.SSHServerChannel[bytes]) -> None:
         self._channel = chan
@@ -289,7 +292,10 @@ class _Mood(asyncssh.SSHServerSession[bytes]):
     def exec_requested(self, command: str) -> bool:
         if self._mood == "cut":
             self._connection.abort()
-        return self._mood in ("cut", "no end", "bad leader")
+        return self._mood in ("cut", "no end", "bad leader", "hang")
+
+    def signal_received(self, signal: str) -> None:
+        self._signals.append(signal)
 
     def session_started(self) -> None:
         if self._mood == "no end":
@@ -305,7 +311,7 @@ async def whimsical(tmp_path: Path) -> AsyncIterator[tuple[type[Whimsical], int,
     host_key = make_key(tmp_path / "host")
 
     class Serving(Whimsical):
-        pass
+        signals: ClassVar[list[str]] = []
 
     listener = await asyncssh.create_server(Serving, "127.0.0.1", 0, server_host_keys=[str(tmp_path / "host")], encoding=None)
     yield Serving, listener.get_port(), host_key
@@ -330,6 +336,16 @@ async def test_a_failure_around_the_start_is_certain_only_where_the_far_side_sai
     serving.mood = mood
     with pytest.raises(failure, match=reason):
         await run(server, "echo ok", port=port, host_key=host_key)
+
+
+async def test_a_far_side_that_never_comes_to_the_command_is_asked_to_kill_it_and_is_not_believed_to(
+    server: SshServer, whimsical: tuple[type[Whimsical], int, str]
+) -> None:
+    serving, port, host_key = whimsical
+    serving.mood = "hang"
+    with pytest.raises(OutcomeUnknown, match="did not end in time and could not be ended: it may still run"):
+        await run(server, "echo ok", port=port, host_key=host_key, seconds=0.5)
+    await eventually(lambda: serving.signals == ["KILL"])
 
 
 async def test_an_account_with_a_command_of_its_own_is_found_out(tmp_path: Path) -> None:

@@ -21,7 +21,6 @@ from tests.activities.steps import (
     attempt,
     eventually,
     failure_of,
-    step_activities,
 )
 from tests.peers.cluster import HandClock
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from domain.access import ApiKey, Role, Scope, hash_key
 from domain.anomaly import SeverityBands
-from domain.incident import SlackMode
+from domain.incident import EscalationKind, SlackMode
 from domain.rules import NotificationRules, QuietHours
 from domain.settings import Settings, SettingsError, load_settings
 
@@ -133,6 +133,11 @@ def test_without_any_variable_there_is_a_default_for_everything() -> None:
         ("RUNBOOK_SHELL_HOSTS", "hosts.yaml", Path("hosts.yaml")),
         ("RUNBOOK_HTTP_ALLOW", "api.pagerduty.com,*.internal:8080@10.0.0.0/8", ("api.pagerduty.com", "*.internal:8080@10.0.0.0/8")),
         ("KUBECONFIG", "/root/.kube/config", Path("/root/.kube/config")),
+        ("PROMETHEUS_URL", "http://prometheus.monitoring:9090/", "http://prometheus.monitoring:9090"),
+        ("PROMETHEUS_URL", "https://example.com/prometheus", "https://example.com/prometheus"),
+        ("PAGERDUTY_EVENTS_URL", "http://127.0.0.1:8080/v2/enqueue", "http://127.0.0.1:8080/v2/enqueue"),
+        ("PAGERDUTY_EVENTS_URL", "https://events.eu.pagerduty.com/v2/enqueue", "https://events.eu.pagerduty.com/v2/enqueue"),
+        ("JIRA_ISSUE_TYPE", "Incident", "Incident"),
     ],
 )
 def test_a_variable_is_read(monkeypatch: pytest.MonkeyPatch, variable: str, text: str, value: object) -> None:
@@ -321,6 +326,90 @@ def test_what_would_be_ignored_is_refused_in_the_file_too() -> None:
     Path(".env").write_text("INFRASAGE_APPROVERS=U0ADA\n")
     with pytest.raises(SettingsError, match="INFRASAGE_APPROVERS is not supported"):
         load_settings()
+
+
+# --- Prometheus, PagerDuty and Jira --------------------------------------------------------------------------------
+
+JIRA = {
+    "JIRA_URL": "https://example.atlassian.net/",
+    "JIRA_USER": "bot@example.com",
+    "JIRA_API_TOKEN": "hunter2-token",
+    "JIRA_PROJECT_KEY": "OPS",
+}
+RULES = (
+    '[{"service_pattern": "payment-*", "service_key": "hunter2-payments"}, {"service_pattern": "*", "service_key": "hunter2-rest"}]'
+)
+PRIVATE = "must be an https:// URL, or an http:// URL of this machine: a key travels with every request."
+
+
+def test_jira_is_whole_or_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load(monkeypatch, **JIRA)
+    assert (settings.jira_url, settings.jira_issue_type) == ("https://example.atlassian.net", "Task")
+    assert settings.offers == {EscalationKind.TICKET}
+
+
+@pytest.mark.parametrize("missing", [("JIRA_URL",), ("JIRA_API_TOKEN",), ("JIRA_USER", "JIRA_PROJECT_KEY")])
+def test_half_a_jira_is_refused_and_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, missing: tuple[str, ...]) -> None:
+    sentence = refusal(monkeypatch, **{name: value for name, value in JIRA.items() if name not in missing})
+    assert sentence == (
+        f"{' and '.join(missing)} must be set too: tickets need JIRA_URL, JIRA_USER, JIRA_API_TOKEN and JIRA_PROJECT_KEY."
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "reason"),
+    [
+        ("JIRA_URL", "http://jira.example.com", PRIVATE),
+        ("JIRA_URL", "https://bot:hunter2@example.atlassian.net", URL),
+        ("JIRA_USER", "bot:hunter2", "must be the email address of an Atlassian account."),
+        ("JIRA_API_TOKEN", "hunter2 hunter2", "must be one word of printable ASCII characters without spaces."),
+        (
+            "JIRA_PROJECT_KEY",
+            'OPS" OR project = "X',
+            "must be the key of a Jira project, such as OPS: capitals, digits and _, of which the first is a capital.",
+        ),
+        ("JIRA_ISSUE_TYPE", "Task\nX", "may not contain the control or invisible character U+000A."),
+        ("PROMETHEUS_URL", "prometheus:9090", URL),
+        ("PROMETHEUS_URL", "http://prometheus:9090/?token=hunter2", URL),
+        ("PAGERDUTY_EVENTS_URL", "http://events.pagerduty.com/v2/enqueue", PRIVATE),
+        ("PAGERDUTY_SERVICE_KEY", "hunter2 hunter2", "must be one word of printable ASCII characters without spaces."),
+        *(
+            ("PAGERDUTY_ROUTING_RULES", text, f"must be a JSON list of objects with service_pattern and service_key; {fault}.")
+            for text, fault in (
+                ("hunter2", "it must be valid JSON"),
+                ('{"payment-*": "hunter2"}', "it must be a list"),
+                ('[{"service_pattern": "*"}]', "[0].service_key is required"),
+                ('[{"service_pattern": "*", "service_key": "hunter2", "x": 1}]', "[0].x is not a key that is known here"),
+                ('[{"service_pattern": "", "service_key": "hunter2"}]', "[0].service_pattern may not be empty"),
+                (
+                    '[{"service_pattern": "*", "service_key": ""}]',
+                    "[0].service_key must be one word of printable ASCII characters without spaces",
+                ),
+            )
+        ),
+    ],
+)
+def test_a_wrong_service_is_one_sentence_that_names_the_variable(
+    monkeypatch: pytest.MonkeyPatch, variable: str, text: str, reason: str
+) -> None:
+    given = {**JIRA, variable: text} if variable.startswith("JIRA") else {variable: text}
+    sentence = refusal(monkeypatch, **given)
+    assert sentence == f"{variable} {reason}"
+    assert "hunter2" not in sentence
+
+
+def test_a_paging_key_or_a_rule_is_enough_to_offer_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().offers == frozenset()
+    settings = load(monkeypatch, PAGERDUTY_ROUTING_RULES=RULES)
+    assert settings.offers == {EscalationKind.PAGE}
+    key = settings.routes.key_of("payment-api")
+    assert key is not None
+    assert key.get_secret_value() == "hunter2-payments"
+    monkeypatch.delenv("PAGERDUTY_ROUTING_RULES")
+    settings = load(monkeypatch, PAGERDUTY_SERVICE_KEY="hunter2-all", **JIRA)
+    assert settings.offers == {EscalationKind.PAGE, EscalationKind.TICKET}
+    assert settings.routes.key_of("anything") is settings.pagerduty_service_key
+    assert "hunter2" not in repr(settings)
 
 
 # --- rules --------------------------------------------------------------------------------------------------------
