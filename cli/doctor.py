@@ -209,8 +209,8 @@ def _unready(runbooks: tuple[Runbook, ...], settings: Settings) -> list[str]:
                     sentences += [f"{where}: {fault}" for fault in _missing_secrets(step, secrets)]
                 case KubernetesStep() if settings.kubeconfig is None and IN_A_POD not in os.environ:
                     sentences.append(f"{where} needs a cluster: set KUBECONFIG")
-                case ShellStep():
-                    sentences.append(f"{where}: shell steps are not run by this version")
+                case ShellStep() if settings.runbook_shell_hosts is None:
+                    sentences.append(f"{where} needs a host: set RUNBOOK_SHELL_HOSTS")
                 case _:
                     continue
     return sentences

@@ -21,6 +21,7 @@ from activities.clients.pagerduty import PagerDuty
 from activities.clients.prometheus import Prometheus
 from activities.clients.runbook_files import RunbookFiles
 from activities.clients.slack_web import SlackBot, SlackWebhook
+from activities.clients.ssh import SshClient
 from activities.clients.web import WebClient
 from activities.errors import NotConfigured, OrchestratorError, TransientError
 from activities.records import RecordsActivities
@@ -67,6 +68,7 @@ class World:
     prometheus: Prometheus | None
     pager: PagerDuty
     jira: Jira | None
+    shell: SshClient | None
 
     def activities(self) -> list[Callable[..., Any]]:
         """Every activity of the orchestrator, for one worker."""
@@ -78,6 +80,7 @@ class World:
             secrets=self.secrets,
             prometheus=self.prometheus,
             clickhouse=self.records,
+            shell=self.shell,
             pager=self.pager,
             routes=self.settings.routes,
             tracker=self.jira,
@@ -131,6 +134,7 @@ async def open_world(settings: Settings, data_dir: Path, *, allow_loopback: bool
             prometheus=prometheus,
             pager=pager,
             jira=jira,
+            shell=await open_shell(settings),
         )
 
 
@@ -139,6 +143,13 @@ def open_bot(settings: Settings) -> SlackBot | None:
     if settings.slack_bot_token is None or settings.slack_channel is None:
         return None
     return SlackBot(settings.slack_bot_token, settings.slack_channel, api_url=settings.slack_api_url)
+
+
+async def open_shell(settings: Settings) -> SshClient | None:
+    """The hosts of RUNBOOK_SHELL_HOSTS, if it is set. Raises: NotConfigured naming every fault of the file and of its keys."""
+    if settings.runbook_shell_hosts is None:
+        return None
+    return await asyncio.to_thread(SshClient.from_file, settings.runbook_shell_hosts)
 
 
 def open_webhook(settings: Settings) -> SlackWebhook | None:

@@ -5,8 +5,8 @@ An allowed command is a whole command, or one with parameters `{name:regex}`: `s
 - A whole command is compared as one text and sent as it stands, shell syntax included: its author allowed exactly that text.
 - One with parameters is words alone. The step's command is split into words first and filled in word by word, so a value can
   neither add a word nor become syntax; the line is written anew from the words, each quoted for a POSIX shell.
-- A parameter stands outside quotes, one in a word, never in the first word. Its regex has to match the whole value. Braces within
-  it are balanced; one that stands for itself is `\\{` or `\\}`.
+- A parameter stands outside quotes, one in a word, never in the first word; `\\{name:` is none. Its regex has to match the whole
+  value. Braces within it are balanced; one that stands for itself is `\\{` or `\\}`.
 - A word that begins with a parameter may begin with `-` only if the regex itself begins with `-`: `{level:-[1-9]}`, `{n:-?[0-9]+}`.
   `{name:.*}` therefore takes `web-1` and never `-rf`.
 """
@@ -25,7 +25,7 @@ LINE_LIMIT_BYTES = 100_000
 ALLOWED_SHOWN_CHARACTERS = 600
 """How much of the list a refusal repeats."""
 
-_PARAMETER = re.compile(r"\{([a-z_][a-z0-9_]{0,39}):")
+_PARAMETER = re.compile(r"(?<!\\)\{([a-z_][a-z0-9_]{0,39}):")
 _SYNTAX = frozenset("$`;|&<>()*?[{}\n\r\0")
 """What a shell would act on outside of quotes."""
 _SYNTAX_AT_START = frozenset("~#")
@@ -97,8 +97,6 @@ def parse_allowed(text: str) -> AllowedCommand:
     if not _PARAMETER.search(text):
         return AllowedCommand(text, None)
     pattern = tuple(_word_pattern(word) for word in _split(text, _parameter_at))
-    if not any(word.parameter for word in pattern):
-        return AllowedCommand(text, None)  # every brace in it is escaped
     names = [word.parameter.name for word in pattern if word.parameter]
     for name in names:
         if names.count(name) > 1:

@@ -88,8 +88,8 @@ class SshClient:
             session = AnnouncedSession()
             await _start(connection, session, host, command, watch)
             stop = await watch.bound(session.over(LINGER))
-            if stop is not None and not session.is_over and not await self._is_ended(connection, session, host, stop):
-                stop = None
+            if stop is not None and (session.is_over or not await self._is_ended(connection, session, host, stop)):
+                stop = None  # it ended by itself
         finally:
             await close_connection(connection)
         return _outcome(session, host, stop)

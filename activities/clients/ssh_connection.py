@@ -42,7 +42,6 @@ async def open_connection(host: ShellHost) -> asyncssh.SSHClientConnection:
             known_hosts=([pinned], [], []),
             client_keys=[key],
             preferred_auth="publickey",
-            disable_trivial_auth=True,
             agent_path=None,
             config=None,
             password_auth=False,
@@ -82,12 +81,13 @@ def _failure(error: Exception, host: ShellHost) -> OrchestratorError:
             )
         case asyncssh.PermissionDenied() | asyncssh.IllegalUserName():
             return Refused(f"{where} does not accept the key of that user: nothing was run")
+        case asyncssh.Error() | ConnectionResetError() | BrokenPipeError():
+            # sshd just hangs up when it has no key of the only type that is asked for.
+            kind = host.host_key.line.split(" ")[0]
+            return Unreachable(f"{where} broke off before the user was let in (has it a host key {kind}?): nothing was run")
         case socket.gaierror():
             return Unreachable(f"{where} cannot be found in DNS: nothing was run")
         case OSError():
             return Unreachable(f"{where} cannot be reached ({error.strerror or type(error).__name__}): nothing was run")
-        case asyncssh.Error():
-            kind = host.host_key.line.split(" ")[0]  # sshd just hangs up when it has no key of the only type that is asked for
-            return Unreachable(f"{where} broke off before the user was let in (has it a host key {kind}?): nothing was run")
         case _:  # asyncssh asks for the name of the local account, which a container may not have
             return NotConfigured(f"{where} was not connected to: {error}")

@@ -48,10 +48,10 @@ def read_private_key(file: Path) -> asyncssh.SSHKey:
         reason = f"cannot be read ({error.strerror})"
     except _Unusable as error:
         reason = str(error)
-    except asyncssh.KeyEncryptionError:
-        reason = "is protected by a passphrase, which nobody could enter here"
-    except (asyncssh.KeyImportError, ValueError):
+    except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError, ValueError) as error:
         reason = "is not a private key in OpenSSH or PEM format"
+        if "passphrase" in str(error).lower():  # the library tells it by its words alone
+            reason = "is protected by a passphrase, which nobody could enter here"
     raise NotConfigured(f"the key file {file} {reason}")
 
 

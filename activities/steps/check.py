@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import re
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, ClassVar, Protocol
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from activities.clients.web_messages import HttpAnswer, HttpRequest
 from activities.errors import InvalidStep, NotConfigured, OutcomeUnknown, Refused, TransientError, Unreachable, clip
@@ -16,6 +18,7 @@ from activities.steps.heartbeat import say
 from activities.steps.http import HttpSteps, ResolvedRequest, WebPort
 from domain import expressions
 from domain.base import Durable
+from domain.expressions import Scalar
 from domain.flow_steps import HttpExpectation
 from domain.incident import StepRequest, UndoRequest
 from domain.plan import Fact, StepPlan, StepResult
@@ -27,6 +30,9 @@ PROBE_TIMEOUT = timedelta(seconds=10)
 LAST_PROBE_TIMEOUT = timedelta(seconds=1)
 """What the last look is given, at least, so that it does not end before it began. The workflow allows a step 10 s beyond its own
 timeout (`workflows.presets.STEP_MARGIN`)."""
+
+
+_LEADING = re.compile(r"\{\{[^{}]*\}\}")
 
 
 class PrometheusPort(Protocol):
@@ -205,8 +211,25 @@ def _as_http(request: StepRequest, step: CheckStep) -> StepRequest:
     """The probe as the http step that it would be, so that one set of rules holds for both."""
     if step.http is None:
         raise InvalidStep(f"step {request.number} has no http probe")
-    probe = HttpStep(type="http", method="GET", url=step.http.url, headers=step.http.headers)
+    try:
+        probe = HttpStep(type="http", method="GET", url=_addressed(step.http.url, request.names), headers=step.http.headers)
+    except ValidationError:
+        raise InvalidStep(f"the URL of step {request.number} must be one line that begins with http:// or https://") from None
     return request.model_copy(update={"step": probe})
+
+
+def _addressed(url: str, names: Mapping[str, Scalar]) -> str:
+    """Fill in a placeholder that the URL begins with: it stands for scheme and host, and everywhere else a value is encoded.
+
+    The allow-list judges what comes of it. Nothing in the value is read as a placeholder or as a secret.
+    """
+    leading = _LEADING.match(url)
+    if leading is None:
+        return url
+    value = expressions.render(leading[0], names)
+    if "{{" in value or not value.startswith(("http://", "https://")):
+        raise InvalidStep(f"'{leading[0].strip()}' must stand for an address that begins with http:// or https://")
+    return value.replace("$", "$$") + url[leading.end() :]
 
 
 def _judged(check: ResolvedCheck, value: float) -> Look:

@@ -77,7 +77,7 @@ class ShellSteps:
         if command != resolved.command:
             facts.append(Fact(label="Note", value="control and invisible characters are written out, as \\n or \\u202e"))
         return StepPlan(
-            title=f"Run {_in_title(resolved)} on {host.alias}",
+            title=f"Run {self._in_title(resolved)} on {host.alias}",
             change=f"{host.target} runs: {command}",
             facts=tuple(facts),
             request=resolved.model_dump(mode="json"),
@@ -92,7 +92,7 @@ class ShellSteps:
         planned = read_as(ResolvedCommand, plan_of(request).request, f"the plan of step {request.number}")
         host = self._host(request, planned.host)
         outcome = await self._require_shell().run(host, planned.command, timedelta(seconds=request.step.timeout_seconds))
-        what = f"{_in_title(planned)} on {host.alias}"
+        what = f"{self._in_title(planned)} on {host.alias}"
         if outcome.stopped or outcome.exit_code != 0:
             raise self._failure(what, outcome, request.step.timeout_seconds)
         return StepResult(
@@ -130,6 +130,9 @@ class ShellSteps:
             raise NotConfigured("shell steps are off: set RUNBOOK_SHELL_HOSTS to the file of hosts and their allowed commands")
         return self._shell
 
+    def _in_title(self, resolved: ResolvedCommand) -> str:
+        return f"`{clip(self._secrets.redact(visible(resolved.command)), TITLE_COMMAND_CHARACTERS)}`"
+
     def _failure(self, what: str, outcome: ShellOutcome, limit_seconds: float) -> OrchestratorError:
         words = last_words(outcome.errors, self._secrets.redact, EXCERPT_CHARACTERS)
         words = words or last_words(outcome.output, self._secrets.redact, EXCERPT_CHARACTERS)
@@ -150,7 +153,3 @@ def _ending(outcome: ShellOutcome, limit_seconds: float) -> str:
 
 def _seconds(outcome: ShellOutcome) -> str:
     return f"{outcome.elapsed.total_seconds():.1f} s"
-
-
-def _in_title(resolved: ResolvedCommand) -> str:
-    return f"`{clip(visible(resolved.command), TITLE_COMMAND_CHARACTERS)}`"

@@ -1,7 +1,7 @@
 """Make what a command wrote fit to be shown and kept: cleaned, without secrets, and short, in this order.
 
 A capture may be cut in the middle of a secret, and half a secret is not recognised. So more is captured than is ever shown, and
-what lies within `CUT_MARGIN_CHARACTERS` of a cut is left out.
+what lies within `CUT_MARGIN_BYTES` of a cut is left out.
 """
 
 import re
@@ -12,8 +12,8 @@ from activities.clients.ssh_messages import Capture
 SHOWN_CHARACTERS = 2_000
 """Of the beginning and of the end each, as it enters the history and the audit log."""
 
-CUT_MARGIN_CHARACTERS = 6 * 1024
-"""Longer than a secret in any form that is looked for (`Secrets.redact`): a private key of RSA 4096 has 3,400 characters."""
+CUT_MARGIN_BYTES = 6 * 1024
+"""Longer than a secret in any form that is looked for (`Secrets.redact`): a private key of RSA 4096 has 3,400 bytes."""
 
 Redact = Callable[[str], str]
 
@@ -46,7 +46,8 @@ def _ends(capture: Capture, redact: Redact) -> tuple[str, str]:
     if not capture.dropped_bytes:
         whole = _fit(capture.head + capture.tail, redact)
         return whole, whole
-    return _fit(capture.head, redact)[:-CUT_MARGIN_CHARACTERS], _fit(capture.tail, redact)[CUT_MARGIN_CHARACTERS:]
+    head, tail = _fit(capture.head, redact).encode(), _fit(capture.tail, redact).encode()
+    return head[: max(0, len(head) - CUT_MARGIN_BYTES)].decode(errors="ignore"), tail[CUT_MARGIN_BYTES:].decode(errors="ignore")
 
 
 def _fit(data: bytes, redact: Redact) -> str:

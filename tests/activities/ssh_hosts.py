@@ -1,6 +1,9 @@
 """What the tests of SSH share: hosts that are the sshd of the test, and programs for its far side."""
 
+import contextlib
 import json
+import os
+import signal
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -61,6 +64,32 @@ class Recorder:
         return [[bytes.fromhex(word) for word in json.loads(line)] for line in self._file.read_text().splitlines()]
 
 
+class Leaver:
+    """A program for the far side that leaves its process group, and leaves a child in it that is over and never waited for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "left"
+        program = folder / "leave.py"
+        program.write_text(
+            "import os, time\n"
+            "if os.fork() == 0:\n"
+            "    os._exit(0)\n"
+            "os.setsid()\n"
+            "for stream in (0, 1, 2):\n"
+            "    os.close(stream)\n"
+            f"with open({str(self._file)!r}, 'w') as kept:\n"
+            "    kept.write(f'{os.getpid()}\\n')\n"
+            "time.sleep(300)\n"
+        )
+        self.command = f"{sys.executable} -S -E {program}; true"
+
+    @property
+    def process(self) -> int | None:
+        """Of the one that left; None until it has."""
+        noted = self._file.read_text() if self._file.exists() else ""
+        return int(noted) if noted.endswith("\n") else None
+
+
 class Tree:
     """Processes of the far side: a shell, its child, its grandchild. Each notes its process id before it waits."""
 
@@ -84,6 +113,11 @@ class Tree:
     @property
     def is_grown(self) -> bool:
         return len(self.processes()) == 3
+
+    def kill(self) -> None:
+        for process in self.alive():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
 
     def alive(self) -> list[int]:
         return [process for process in self.processes() if is_running(process)]

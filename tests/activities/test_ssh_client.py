@@ -114,7 +114,10 @@ async def test_a_host_with_another_key_is_refused_before_it_learns_who_asks(tmp_
 
 async def test_a_host_that_lacks_the_kind_of_the_pinned_key_is_refused(tmp_path: Path) -> None:
     with sshd(tmp_path / "sshd", kinds=("ed25519",)) as server:
-        with pytest.raises(Unreachable, match=r"has it a host key ecdsa-sha2-nistp256\?\): nothing was run"):
+        # Whoever of the two finds out first hangs up.
+        with pytest.raises(
+            (Unreachable, Refused), match=r"has it a host key ecdsa-sha2-nistp256\?|does not hold the pinned host key"
+        ):
             await run(server, "echo ok", host_key=make_key(tmp_path / "other", "ecdsa"))
         assert server.keys_offered() == []
 
@@ -125,7 +128,7 @@ async def test_what_the_account_here_trusts_and_configures_changes_nothing(
     other = make_key(tmp_path / "other")
     (tmp_path / ".ssh").mkdir()
     (tmp_path / ".ssh" / "known_hosts").write_text(f"[127.0.0.1]:{server.port} {server.host_keys['ed25519']}\n")
-    (tmp_path / ".ssh" / "config").write_text("Host *\n  StrictHostKeyChecking no\n  User nobody\n  Port 1\n")
+    (tmp_path / ".ssh" / "config").write_text("Host *\n  StrictHostKeyChecking no\n  ProxyCommand false\n")
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(Refused, match="does not hold the pinned host key"):
         await run(server, "echo ok", host_key=other)

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from activities.clients import ssh
 from activities.clients.ssh import SshClient, SshLimits
 from activities.clients.ssh_connection import close_connection, open_connection
 from activities.clients.ssh_ending import ProcessGroup, Unended
 from activities.clients.ssh_messages import ShellOutcome, Stop
 from activities.errors import OutcomeUnknown, Unreachable
-from tests.activities.ssh_hosts import Recorder, Tree, host_of, hosts_of, run
+from tests.activities.ssh_hosts import Leaver, Recorder, Tree, host_of, hosts_of, run
 from tests.activities.steps import eventually
 from tests.peers.http import tcp_peer
 from tests.peers.sshd import SshServer, sshd
@@ -34,20 +35,14 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def tree(tmp_path: Path) -> Iterator[Tree]:
     grown = Tree(tmp_path)
     yield grown
-    kill(grown)
+    grown.kill()
 
 
 @pytest.fixture
 def stubborn(tmp_path: Path) -> Iterator[Tree]:
     grown = Tree(tmp_path, stubborn=True)
     yield grown
-    kill(grown)
-
-
-def kill(tree: Tree) -> None:
-    for process in tree.alive():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
+    grown.kill()
 
 
 async def cancelled(server: SshServer, tree: Tree, *, times: int = 1) -> ShellOutcome:
@@ -129,6 +124,16 @@ async def test_a_command_that_is_ended_ran_once_and_what_it_wrote_is_kept(server
     assert len(recorder.executions()) == 1
 
 
+async def test_a_command_that_is_over_in_time_was_not_ended_though_its_output_is_still_waited_for(
+    server: SshServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssh, "LINGER", timedelta(seconds=60))
+    note = tmp_path / "process"
+    outcome = await run(server, f"sleep 300 & echo $! > {note}; echo ok", seconds=2)
+    assert (outcome.stopped, outcome.exit_code, outcome.output.head) == (None, 0, b"ok\n")
+    os.kill(int(note.read_text()), signal.SIGKILL)
+
+
 async def test_another_command_on_the_same_host_is_left_alone(server: SshServer, tree: Tree, tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     other = asyncio.ensure_future(run(server, f"touch {ready}; while [ -e {ready} ]; do sleep 0.05; done; echo unharmed"))
@@ -136,6 +141,18 @@ async def test_another_command_on_the_same_host_is_left_alone(server: SshServer,
     await cancelled(server, tree)
     ready.unlink()
     assert (await other).output.head == b"unharmed\n"
+
+
+async def test_a_process_that_is_over_and_not_waited_for_does_not_count_and_one_that_left_the_group_is_not_reached(
+    server: SshServer, tmp_path: Path
+) -> None:
+    leaver = Leaver(tmp_path)
+    running = asyncio.ensure_future(run(server, leaver.command))
+    await eventually(lambda: leaver.process is not None)
+    running.cancel()
+    assert (await running).stopped is Stop.CANCELLED
+    assert leaver.process is not None
+    os.kill(leaver.process, signal.SIGKILL)  # it is there
 
 
 # When nobody knows
@@ -163,7 +180,7 @@ async def test_a_far_side_that_freezes_is_not_waited_for_and_its_command_may_sti
 async def test_a_command_whose_shell_did_not_come_to_it_in_time_may_still_come_to_it(tmp_path: Path) -> None:
     with sshd(tmp_path / "sshd") as server:
         note = tmp_path / "process"
-        (server.folder / "home" / ".bashrc").write_text(f"echo $$ > {note}; sleep 300\n")
+        (server.folder / "home" / ".bashrc").write_text(f"echo $$ > {note}; exec sleep 300\n")
         with pytest.raises(OutcomeUnknown, match="did not end in time and could not be ended"):
             await run(server, "echo ok", seconds=1)
         with contextlib.suppress(ProcessLookupError):

@@ -166,6 +166,23 @@ async def test_a_probe_sends_a_get_with_its_secret_and_judges_status_and_body(pe
     assert request.headers["authorization"] == "Token plover-token/7f3d"
 
 
+async def test_a_value_may_be_the_whole_address_and_nothing_in_it_is_read_again(peer: HttpPeer) -> None:
+    names = {**NAMES, "root_cause": peer.url("/a$TOKEN")}
+    await execute(activities_with(), a_check(http=a_probe("{{ root_cause }}/{{ service_id }}")), names=names)
+    assert [request.target for request in peer.requests] == ["/a$TOKEN/payment-api"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["file:///etc/passwd", "$TOKEN", "http://127.0.0.1/{{ service_id }}", "127.0.0.1", "http://a\nb", "https://" + "x" * 3_000],
+)
+async def test_a_value_that_is_no_address_is_not_asked(value: str) -> None:
+    request = a_request(a_check(http=a_probe("{{ root_cause }}")), names={**NAMES, "root_cause": value})
+    error = await failure_of(attempt(activities_with().plan, request))
+    assert error.type == "InvalidStep"
+    assert "http://" in error.message
+
+
 @pytest.mark.parametrize(
     ("expect", "seen"),
     [

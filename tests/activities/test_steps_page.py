@@ -116,6 +116,14 @@ async def test_only_202_is_a_page(status: int, type_: str) -> None:
     assert len(error.message) < 400
 
 
+async def test_a_redirect_carries_the_key_to_nobody(peer: PagerDutyPeer) -> None:
+    async with http_peer(answer(307, headers={"location": peer.url})) as http:
+        error = await failure_of(attempt(activities_with(http.url()).execute, a_page()))
+    assert error.type == "Refused"
+    assert "answered HTTP 307" in error.message
+    assert peer.http.requests == []
+
+
 async def test_the_service_decides_who_is_paged(peer: PagerDutyPeer) -> None:
     peer.keys = {"payments-key", "rest-key"}
     rules = (RoutingRule(service_pattern="payment-*", service_key=SecretStr("payments-key")),)

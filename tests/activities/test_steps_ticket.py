@@ -277,6 +277,13 @@ async def test_a_strange_answer_to_the_search_makes_no_ticket(status: int, body:
     assert len(peer.requests) == 1
 
 
+async def test_a_redirect_carries_the_token_to_nobody(site: JiraPeer) -> None:
+    async with http_peer(answer(307, headers={"location": f"{site.url}/rest/api/3/search/jql"})) as peer:
+        error = await failure_of(attempt(activities_with(a_client(peer.url("").rstrip("/"))).execute, a_ticket()))
+    assert error.type == "Refused"
+    assert site.http.requests == []
+
+
 async def test_a_create_that_ends_with_a_fault_of_the_server_is_not_repeated(site: JiraPeer) -> None:
     site.broken = "create"
     error = await failure_of(attempt(activities_with(a_client(site.url)).execute, a_ticket()))

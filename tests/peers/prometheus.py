@@ -1,7 +1,9 @@
 """Debian's own Prometheus on a loopback port, scraping itself every second."""
 
 import asyncio
+import os
 import shutil
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,8 +15,8 @@ import httpx
 from tests.peers.http import unused_port
 
 START_SECONDS = 60
-BINARY = shutil.which("prometheus") or "/usr/bin/prometheus"
-"""Of Debian's package `prometheus` (2.42 in Debian 12)."""
+PACKAGE = "prometheus"
+"""Debian's package and its program (2.42 in Debian 12)."""
 
 CONFIG = """
 global:
@@ -32,6 +34,29 @@ scrape_configs:
 """
 
 
+def find_binary() -> str:
+    """The program, installed if it is missing. Raises: RuntimeError with apt's own words where that fails."""
+    found = shutil.which(PACKAGE)
+    if found is None:
+        _install()
+        found = shutil.which(PACKAGE)
+    if found is None:
+        raise RuntimeError(f"the tests need {PACKAGE}: it was installed, and is not on the PATH")
+    return found
+
+
+def _install() -> None:
+    apt = [*(["sudo", "-n"] if os.geteuid() != 0 else []), "apt-get", "-o", "DPkg::Lock::Timeout=120"]
+    if shutil.which("apt-get") is None:
+        raise RuntimeError(f"the tests need {PACKAGE}, and there is no apt-get to install it: put it on the PATH")
+    # RUNLEVEL keeps the package from starting a service of its own.
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+    for arguments in (["update"], ["install", "--yes", "--no-install-recommends", PACKAGE]):
+        done = subprocess.run([*apt, *arguments], env=environment, capture_output=True, text=True, check=False, timeout=150)
+        if done.returncode != 0:
+            raise RuntimeError(f"{PACKAGE} could not be installed, install it by hand: {done.stderr[-1_000:]}")
+
+
 @dataclass
 class PrometheusServer:
     """A running server; `up` is 1 for the job `prometheus` and 0 for the job `absent`."""
@@ -46,12 +71,13 @@ class PrometheusServer:
 @asynccontextmanager
 async def prometheus_server(folder: Path) -> AsyncIterator[PrometheusServer]:
     """A server that has scraped both of its targets; its data goes to `folder`, and it ends with the context."""
+    binary = await asyncio.to_thread(find_binary)
     port = unused_port()
     config = folder / "prometheus.yml"
     config.write_text(CONFIG.format(port=port, closed=unused_port()), encoding="utf-8")
     with (folder / "log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            BINARY,
+            binary,
             f"--config.file={config}",
             f"--storage.tsdb.path={folder / 'data'}",
             f"--web.listen-address=127.0.0.1:{port}",
