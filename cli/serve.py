@@ -8,7 +8,7 @@ from api.temporal import TemporalAccess
 from cli.logs import log_to_stderr
 from cli.output import remark, warn
 from cli.parts import listen, running_server, stop_signals, until_stopped
-from cli.wiring import RunbookFiles, connect_temporal, open_bot, records_reader
+from cli.wiring import RunbookFiles, connect_temporal, open_bot, records_reader, surroundings_of
 from domain.settings import Settings, load_settings
 
 
@@ -37,7 +37,14 @@ async def _run(settings: Settings, host: str, port: int) -> None:
             bot = open_bot(settings)
             if bot is not None:
                 stack.push_async_callback(bot.aclose)
-            app = create_app(settings, TemporalAccess(client), records, RunbookFiles(settings.runbooks_dir), bot=bot)
+            app = create_app(
+                settings,
+                TemporalAccess(client),
+                records,
+                RunbookFiles(settings.runbooks_dir),
+                surroundings=surroundings_of(settings),
+                bot=bot,
+            )
             api = await stack.enter_async_context(running_server(app, listener))
             remark(f"The API listens on http://{host}:{port}.")
             await until_stopped(stop, api)

@@ -24,6 +24,7 @@ from activities.clients.slack_web import SlackBot, SlackWebhook
 from activities.clients.ssh import SshClient
 from activities.clients.web import WebClient
 from activities.errors import NotConfigured, OrchestratorError, TransientError
+from activities.messages.parts import Surroundings
 from activities.records import RecordsActivities
 from activities.secrets import Secrets
 from activities.slack import SlackActivities
@@ -65,10 +66,10 @@ class World:
     webhook: SlackWebhook | None
     web: WebClient
     cluster: KubernetesCluster | None
+    shell: SshClient | None
     prometheus: Prometheus | None
     pager: PagerDuty
     jira: Jira | None
-    shell: SshClient | None
 
     def activities(self) -> list[Callable[..., Any]]:
         """Every activity of the orchestrator, for one worker."""
@@ -95,7 +96,15 @@ class World:
 
     def app(self, temporal: Client, keys: KeyRing | None = None) -> FastAPI:
         """The HTTP edge on the same clients."""
-        return create_app(self.settings, TemporalAccess(temporal), self.records, self.runbooks, bot=self.bot, keys=keys)
+        return create_app(
+            self.settings,
+            TemporalAccess(temporal),
+            self.records,
+            self.runbooks,
+            surroundings=surroundings_of(self.settings),
+            bot=self.bot,
+            keys=keys,
+        )
 
 
 @contextlib.asynccontextmanager
@@ -136,6 +145,11 @@ async def open_world(settings: Settings, data_dir: Path, *, allow_loopback: bool
             jira=jira,
             shell=await open_shell(settings),
         )
+
+
+def surroundings_of(settings: Settings) -> Surroundings:
+    """What alerts refer to: the console, and the buttons that work."""
+    return Surroundings(settings.infrasage_url, interactive=settings.slack_bot_token is not None, offers=settings.offers)
 
 
 def open_bot(settings: Settings) -> SlackBot | None:
