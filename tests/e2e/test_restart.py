@@ -3,10 +3,9 @@
 The cluster and Slack are in the test's process and outlive the kills: what they counted is what happened.
 """
 
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
@@ -19,6 +18,7 @@ from tests.e2e.harness import (
     eventually,
     has_ended,
     is_waiting,
+    open_step,
     running,
     scale_runbook,
     slack_variables,
@@ -169,12 +169,14 @@ async def test_killed_right_after_the_resolution_was_answered_it_is_remembered(w
 async def test_an_approval_whose_deadline_passed_while_everything_was_down_is_not_accepted_afterwards(world: World) -> None:
     write_runbook(world.stack.runbooks, scale_runbook(world.service, approval_timeout_minutes=0.08))
     incident_id = await world.stack.fire(service_id=world.service)
-    story = await world.stack.until(incident_id, is_waiting)
-    deadline = time.time() + 0.08 * 60 + 0.5
-    await eventually(lambda: _true(len(world.cards) == 1))
+    # The clock of an approval starts when Slack has its card: before that, a kill would only delay it.
+    story = await world.stack.until(incident_id, lambda seen: (step := open_step(seen)) and step["approval"]["deadline_at"])
+    step = open_step(story)
+    assert step is not None
+    deadline = datetime.fromisoformat(step["approval"]["deadline_at"])
     click = world.slack.click(world.cards[0], "approve_step")
     await world.stack.kill()
-    await eventually(lambda: _true(time.time() > deadline))
+    await eventually(lambda: _true(datetime.now(UTC) > deadline))
 
     await world.stack.start()
     assert await world.stack.deliver(world.slack, click) == 200

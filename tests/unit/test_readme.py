@@ -8,7 +8,7 @@ Run as a program, this module writes the pictures and the table of settings anew
 import ast
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -277,33 +277,49 @@ def granted(*kinds: str) -> set[tuple[str, str, str]]:
 
 
 def test_the_roles_of_the_operations_page_are_valid_for_kubernetes() -> None:
-    assert [document["kind"] for document in rbac()] == ["Role", "RoleBinding", "ClusterRole"]
+    assert [document["kind"] for document in rbac()] == ["Role", "RoleBinding", "ClusterRole", "ClusterRole"]
     for document in rbac():
         kubernetes_validate.validate(document, KUBERNETES_VERSION, strict=True)
 
 
-DEPLOYMENT_PATH = re.compile(r"/apis/apps/v1/namespaces/[^/]+/(deployments)/[^/]+(/scale)?")
-REVIEW_PATH = re.compile(r"/apis/authorization.k8s.io/v1/(selfsubjectaccessreviews)")
+PATH = re.compile(
+    r"/(?:api|apis/(?P<group>[^/]+))/v\d+/(?:namespaces/[^/]+/)?(?P<resource>[a-z]+)(?:/(?P<name>[^/]+)(?P<sub>/[a-z]+)?)?"
+)
 VERBS = {"GET": "get", "PATCH": "patch", "POST": "create"}
 
 
+def right(method: str, path: str) -> tuple[str, str, str] | None:
+    """Group, resource and verb that Kubernetes asks for; None for discovery, which everybody may do."""
+    match = PATH.fullmatch(path)
+    if match is None:
+        return None
+    verb = "list" if method == "GET" and match["name"] is None else VERBS[method]
+    return match["group"] or "", match["resource"] + (match["sub"] or ""), verb
+
+
 async def test_the_rights_that_are_asked_for_are_those_that_are_used(tmp_path: Path) -> None:
-    async with SimulatedCluster() as simulated:
+    async with SimulatedCluster(rollout=timedelta(0)) as simulated:
         simulated.add_deployment("production", "payment-api", 3)
+        simulated.set_image("production", "payment-api", "example:2.0")
+        simulated.nodes.add("worker-7")
+        simulated.nodes.add_pod("production", "payment-api-1", "worker-7")
         cluster = KubernetesCluster.from_environment(simulated.write_kubeconfig(tmp_path / "kubeconfig"))
         try:
             await cluster.check()
             now = await cluster.read_scale("production", "payment-api")
             await cluster.set_replicas("production", "payment-api", expected=now.replicas, target=5)
             await cluster.rollout_status("production", "payment-api")
+            template = await cluster.read_template("production", "payment-api")
+            revisions = await cluster.read_revisions("production", template)
+            await cluster.restart("production", template, "2026-04-10T12:00:05Z")
+            template = await cluster.read_template("production", "payment-api")
+            await cluster.roll_back("production", template, revisions[0])
+            await cluster.set_schedulable(await cluster.read_node("worker-7"), False)
+            for pod in await cluster.list_pods("worker-7"):
+                await cluster.evict(pod)
         finally:
             await cluster.aclose()
-    used: set[tuple[str, str, str]] = set()
-    for request in simulated.requests:
-        if match := DEPLOYMENT_PATH.fullmatch(request.path):
-            used.add(("apps", match[1] + (match[2] or ""), VERBS[request.method]))
-        elif match := REVIEW_PATH.fullmatch(request.path):
-            used.add(("authorization.k8s.io", match[1], VERBS[request.method]))
+    used = {right(request.method, request.path.partition("?")[0]) for request in simulated.requests} - {None}
     assert used == granted("Role", "ClusterRole")
 
 
