@@ -24,7 +24,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median, quantiles
 from tempfile import TemporaryDirectory
@@ -32,12 +32,11 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
-from temporalio import activity, workflow
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError, RPCStatusCode
-from temporalio.worker import Worker
 
+from bench.bare import BARE_QUEUE, Bare
 from bench.server_tuning import Arguments, connected, cpu_seconds, shipped_arguments
 from cli.embedded import TemporalServerOptions, free_port, server_arguments
 from cli.embedded_process import find_executable
@@ -68,36 +67,6 @@ RUNBOOK = {
     ],
 }
 """At 5 replicas already: what is measured is the orchestrator, not a cluster's rollout."""
-
-
-@activity.defn
-async def nothing() -> None:
-    return
-
-
-@workflow.defn
-class Bare:
-    """As many activities as it is told, one after the other, the last one after a signal."""
-
-    def __init__(self) -> None:
-        self._signalled = False
-
-    @workflow.run
-    async def run(self, activities: int) -> None:
-        for _ in range(activities - 1):
-            await workflow.execute_activity(nothing, start_to_close_timeout=timedelta(seconds=30))
-        await workflow.wait_condition(lambda: self._signalled)
-        await workflow.execute_activity(nothing, start_to_close_timeout=timedelta(seconds=30))
-
-    @workflow.signal
-    def go(self) -> None:
-        self._signalled = True
-
-
-async def bare_worker(address: str) -> None:
-    """A process with nothing but a worker, as the SDK ships it."""
-    client = await Client.connect(address)
-    await Worker(client, task_queue="bare", workflows=[Bare], activities=[nothing]).run()
 
 
 @asynccontextmanager
@@ -206,7 +175,7 @@ async def ended(run: WorkflowHandle[Any, Any]) -> None:
 
 
 async def one_bare(client: Client, activities: int) -> None:
-    handle = await client.start_workflow(Bare.run, activities, id=f"bare-{uuid4().hex}", task_queue="bare")
+    handle = await client.start_workflow(Bare.run, activities, id=f"bare-{uuid4().hex}", task_queue=BARE_QUEUE)
     await handle.signal(Bare.go)
     await handle.result()
 
@@ -229,8 +198,7 @@ async def many(count: int, one: Callable[[], Awaitable[object]]) -> float:
             await one()
 
     begun = time.monotonic()
-    async with asyncio.timeout(RUN_SECONDS):
-        await asyncio.gather(*(bounded() for _ in range(count)))
+    await asyncio.gather(*(bounded() for _ in range(count)))
     return count / (time.monotonic() - begun)
 
 
@@ -252,7 +220,7 @@ async def incidents_row(arguments: Arguments, count: int) -> Row:
 
 
 async def bare_row(arguments: Arguments, count: int, activities: int) -> Row:
-    async with temporal(arguments) as address, process(["-m", "bench.incidents", "--bare-worker", address], {}) as pid:
+    async with temporal(arguments) as address, process(["-m", "bench.bare", address], {}) as pid:
         client = await Client.connect(address)
         await one_bare(client, activities)
         before = cpu_seconds(pid)
@@ -268,7 +236,7 @@ CLICKS = 30
 async def bare_clicks(client: Client) -> Row:
     latencies: list[float] = []
     for _ in range(CLICKS):
-        handle = await client.start_workflow(Bare.run, 1, id=f"click-{uuid4().hex}", task_queue="bare")
+        handle = await client.start_workflow(Bare.run, 1, id=f"click-{uuid4().hex}", task_queue=BARE_QUEUE)
         await asyncio.sleep(0.15)
         sent_at = time.time()
         await handle.signal(Bare.go)
@@ -376,21 +344,20 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--incidents", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--bare-worker", metavar="ADDRESS", help=argparse.SUPPRESS)
     parser.add_argument("--product-worker", nargs=2, metavar=("ADDRESS", "FOLDER"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.bare_worker:
-        return await bare_worker(arguments.bare_worker)
     if arguments.product_worker:
         return await run_product_worker(*arguments.product_worker)
     rows: dict[str, list[Row]] = {"product": [], "bare": [], "shipped": [], "clicks": []}
     for number in range(arguments.rounds):
         print(f"round {number + 1} of {arguments.rounds}", file=sys.stderr, flush=True)
-        rows["product"].append(await incidents_row(server_arguments, arguments.incidents))
-        activities = int(rows["product"][-1]["activities"])
-        rows["bare"].append(await bare_row(server_arguments, arguments.incidents, activities))
-        rows["shipped"].append(await incidents_row(shipped_arguments, arguments.incidents // 2))
-        rows["clicks"].append(await product_clicks())
+        async with asyncio.timeout(RUN_SECONDS):
+            rows["product"].append(await incidents_row(server_arguments, arguments.incidents))
+            activities = int(rows["product"][-1]["activities"])
+            rows["bare"].append(await bare_row(server_arguments, arguments.incidents, activities))
+        async with asyncio.timeout(RUN_SECONDS):
+            rows["shipped"].append(await incidents_row(shipped_arguments, arguments.incidents // 2))
+            rows["clicks"].append(await product_clicks())
     report({name: {key: median(row[key] for row in many) for key in many[0]} for name, many in rows.items()})
 
 
