@@ -248,7 +248,7 @@ async def test_httpcore_at_debug_would_log_what_a_server_echoes(caplog: pytest.L
 
 
 async def test_another_client_does_log_the_query(peer: HttpPeer, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="httpx"):
         async with httpx.AsyncClient(trust_env=False) as logging_client:
             await logging_client.get(peer.url(f"/?token={SECRET}"))
     assert SECRET in caplog.text
