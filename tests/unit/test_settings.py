@@ -132,7 +132,7 @@ def test_without_any_variable_there_is_a_default_for_everything() -> None:
         ("RUNBOOK_SECRETS", "PAGERDUTY_API_TOKEN, _X1", ("PAGERDUTY_API_TOKEN", "_X1")),
         ("RUNBOOK_SHELL_HOSTS", "hosts.yaml", Path("hosts.yaml")),
         ("RUNBOOK_HTTP_ALLOW", "api.pagerduty.com,*.internal:8080@10.0.0.0/8", ("api.pagerduty.com", "*.internal:8080@10.0.0.0/8")),
-        ("KUBECONFIG", "/root/.kube/config", Path("/root/.kube/config")),
+        ("KUBECONFIG", "/home/me/.kube/config", Path("/home/me/.kube/config")),
         ("PROMETHEUS_URL", "http://prometheus.monitoring:9090/", "http://prometheus.monitoring:9090"),
         ("PROMETHEUS_URL", "https://example.com/prometheus", "https://example.com/prometheus"),
         ("PAGERDUTY_EVENTS_URL", "http://127.0.0.1:8080/v2/enqueue", "http://127.0.0.1:8080/v2/enqueue"),
