@@ -116,9 +116,8 @@ class SshClient:
                 raise Unended
             async with asyncio.timeout(self._limits.ending.total_seconds()):
                 was_there = await ProcessGroup(connection, session.leader).end(self._limits.comply)
-                await session.over(LINGER)
-            if session.has_ended:
-                return was_there
+                await session.over(LINGER)  # of the shell too: a number that names no group would seem to be gone
+            return was_there
         except (Unended, TimeoutError):
             session.kill()
         raise OutcomeUnknown(f"the command on {named(host)} {_SO_FAR[stop]} and could not be ended: it may still run")

@@ -8,13 +8,13 @@ import asyncssh
 
 from activities.clients.ssh_messages import Capture
 
-PREAMBLE = 'test "$?path" = 1 && exit 64; echo "infrasage-shell ${$}"\n'
+PREAMBLE = 'test "$?path" = 1 && exec false; echo "infrasage-shell ${$}"\n'
 """Goes before every command of a step, on a line of its own, and has no foreign text in it.
 
 It makes the shell that runs the command tell its process id, by which the command can be ended later, and it says that the
-command was come to at all. A C shell reads `$?path` as 1 and ends: it would take a line break within quotes for the end of a
-command, so quoted values would not be safe there. fish refuses the whole text. In every POSIX shell, and in zsh, `$?` is a number
-and `path` follows it.
+command was come to at all. A C shell reads `$?path` as 1 and makes way for `false` (its `exit` would not end it here): it would
+take a line break within quotes for the end of a command, so quoted values would not be safe there. fish refuses the whole text.
+In every POSIX shell, and in zsh, `$?` is a number and `path` follows it.
 """
 
 WINDOW_BYTES = 256 * 1024

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from activities.clients.ssh_connection import close_connection, open_connection
 from domain.shell_hosts import ShellHost
 from tests.activities.ssh_hosts import Recorder, a_client, host_of
-from tests.peers.sshd import SshServer, sshd
+from tests.peers.sshd import SshServer, installed, sshd
 
 DASH = 'ForceCommand exec /bin/dash -c "$SSH_ORIGINAL_COMMAND"'
 
@@ -89,3 +90,18 @@ async def test_the_control_without_quotes_arguments_arrive_as_something_else(ser
     recorder = Recorder(tmp_path)
     await a_client(server).run(host_of(server), f"{recorder.command} {word}", timedelta(seconds=30))
     assert recorder.executions() != [[word.encode()]]
+
+
+async def test_a_c_shell_which_would_not_keep_a_value_in_its_quotes_is_given_none(tmp_path: Path) -> None:
+    word, marks = "a\ntouch {}\n", (tmp_path / "ours", tmp_path / "control")
+    shell = installed("tcsh", "tcsh")
+    with sshd(tmp_path / "sshd", extra=f'ForceCommand exec {shell} -c "$SSH_ORIGINAL_COMMAND"') as server:
+        host = host_of(server, "echo {value:(?s:.*)}")
+        ours, control = (host.command_line("echo {{ value }}", {"value": word.format(mark)}) for mark in marks)
+        outcome = await a_client(server).run(host, ours, timedelta(seconds=30))
+        assert (outcome.began, outcome.exit_code, marks[0].exists()) == (False, 1, False)
+
+        connection = await open_connection(host)
+        await connection.run(control)
+        await close_connection(connection)
+        assert marks[1].exists()

@@ -12,6 +12,7 @@ import asyncssh
 import pytest
 
 from activities.clients.ssh_messages import CAPTURE_PART_BYTES
+from activities.clients.ssh_session import AnnouncedSession
 from activities.errors import InvalidStep, NotConfigured, OutcomeUnknown, Refused, Unreachable
 from tests.activities.ssh_hosts import ALIAS, Recorder, a_client, host_of, run
 from tests.activities.steps import eventually
@@ -70,6 +71,15 @@ async def test_what_the_start_files_of_the_account_write_is_not_the_commands_out
     assert (outcome.output.head, outcome.output.dropped_bytes) == (b"out\n", 0)
 
 
+@pytest.mark.parametrize("piece_bytes", [1, 2, 7, 1_000])
+async def test_the_announcement_of_the_command_is_found_however_it_is_cut_into_pieces(piece_bytes: int) -> None:
+    session = AnnouncedSession()
+    written = b"welcome\ninfrasage-shell \ninfrasage-shell 4711\nout\ninfrasage-shell 9\n"
+    for at in range(0, len(written), piece_bytes):
+        session.data_received(written[at : at + piece_bytes], None)
+    assert (session.leader, session.output.head) == (4711, b"out\ninfrasage-shell 9\n")
+
+
 async def test_output_without_end_is_kept_at_its_two_ends_only(server: SshServer) -> None:
     outcome = await run(server, "echo first; head -c 20000000 /dev/zero; echo; echo last", seconds=60)
     assert outcome.output.head.startswith(b"first\n")
@@ -80,7 +90,9 @@ async def test_output_without_end_is_kept_at_its_two_ends_only(server: SshServer
 
 async def test_a_command_is_over_when_its_shell_is_whatever_it_leaves_in_the_background(server: SshServer, tmp_path: Path) -> None:
     note = tmp_path / "process"
+    began_at = asyncio.get_running_loop().time()
     outcome = await run(server, f"sleep 300 & echo $! > {note}; echo ok")
+    assert asyncio.get_running_loop().time() - began_at < 10
     assert (outcome.exit_code, outcome.output.head) == (0, b"ok\n")
     assert outcome.elapsed < timedelta(seconds=1)
     os.kill(int(note.read_text()), 9)
@@ -295,7 +307,9 @@ class _Mood(asyncssh.SSHServerSession[bytes]):
     def exec_requested(self, command: str) -> bool:
         if self._mood == "cut":
             self._connection.abort()
-        return self._mood in ("cut", "no end", "bad leader", "hang")
+        if self._mood == "no answer":
+            self._channel.abort()
+        return self._mood in ("cut", "no answer", "no end", "bad leader", "hang")
 
     def signal_received(self, signal: str) -> None:
         self._signals.append(signal)
@@ -328,6 +342,7 @@ async def whimsical(tmp_path: Path) -> AsyncIterator[tuple[type[Whimsical], int,
         ("no channel", Unreachable, "opened no channel for the command: nothing was run"),
         ("no command", Refused, "runs no command for that user: nothing was run"),
         ("cut", OutcomeUnknown, "was lost while the command was sent: it may have run"),
+        ("no answer", OutcomeUnknown, "was lost while the command was sent: it may have run"),
         ("no end", OutcomeUnknown, "was lost after the command was sent: it may have run"),
         ("bad leader", OutcomeUnknown, "reports success and did not run the command through its shell"),
     ],

@@ -155,6 +155,13 @@ async def test_a_process_that_is_over_and_not_waited_for_does_not_count_and_one_
     os.kill(leaver.process, signal.SIGKILL)  # it is there
 
 
+async def test_a_group_that_is_gone_already_was_not_ended_from_here(server: SshServer) -> None:
+    connection = await open_connection(host_of(server))
+    over = await connection.run("echo $$")
+    assert await ProcessGroup(connection, int(str(over.stdout))).end(timedelta(seconds=1)) is False
+    await close_connection(connection)
+
+
 # When nobody knows
 
 

@@ -20,19 +20,17 @@ _PRIVILEGE_SEPARATION_FOLDER = Path("/run/sshd")
 
 
 @functools.cache
-def sshd_program() -> str:
-    """The path of sshd, which is installed if it is missing (Debian, as root)."""
+def installed(program: str, package: str) -> str:
+    """The path of a program, whose package is installed if it is missing (Debian, as root)."""
     path = f"{os.environ['PATH']}:{_SBIN}"
-    found = shutil.which("sshd", path=path)
+    found = shutil.which(program, path=path)
     if found is None:
-        # RUNLEVEL keeps the package from starting a service of its own.
+        # RUNLEVEL keeps a package from starting a service of its own.
         environment = {**os.environ, "PATH": path, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-        for arguments in (["update"], ["install", "--yes", "--no-install-recommends", "openssh-server"]):
+        for arguments in (["update"], ["install", "--yes", "--no-install-recommends", package]):
             subprocess.run(["apt-get", "-o", "DPkg::Lock::Timeout=120", *arguments], env=environment, check=True, timeout=300)
-        found = shutil.which("sshd", path=path)
-    assert found is not None, "the package openssh-server brought no sshd"
-    if os.geteuid() == 0:  # sshd confines itself there, and does not make the folder
-        _PRIVILEGE_SEPARATION_FOLDER.mkdir(mode=0o755, exist_ok=True)
+        found = shutil.which(program, path=path)
+    assert found is not None, f"the package {package} brought no {program}"
     return found
 
 
@@ -96,7 +94,9 @@ class SshServer:
 @contextlib.contextmanager
 def sshd(folder: Path, *, kinds: tuple[str, ...] = ("ed25519",), extra: str = "") -> Iterator[SshServer]:
     """Run an sshd that keeps everything of its own in `folder`; `extra` are more lines of its configuration."""
-    program = sshd_program()
+    program = installed("sshd", "openssh-server")
+    if os.geteuid() == 0:  # sshd confines itself there, and does not make the folder
+        _PRIVILEGE_SEPARATION_FOLDER.mkdir(mode=0o755, exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     host_keys = {kind: make_key(folder / f"host_{kind}", kind) for kind in kinds}
     client_key = folder / "client"
