@@ -149,9 +149,9 @@ async def _slack(settings: Settings) -> list[Finding]:
                     await webhook.check()
                 finally:
                     await webhook.aclose()
-            return [Finding(Grade.OK, "Slack", "the webhook answers; approvals are on the command line and in the console")]
+            return [Finding(Grade.OK, "Slack", "the webhook answers; approvals are on the command line")]
         case SlackMode.OFF:
-            sentence = "not configured: alerts and approvals are on the command line and in the console"
+            sentence = "not configured: alerts and approvals are on the command line"
             return [Finding(Grade.WARN, "Slack", sentence)]
 
 

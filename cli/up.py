@@ -51,7 +51,7 @@ def _greet(stack: Stack, runbooks: tuple[tuple[Runbook, ...], tuple[str, ...]]) 
 
 
 _SLACK = {
-    SlackMode.OFF: "not configured: alerts and approvals are in the console and on the command line",
-    SlackMode.WEBHOOK: "webhook: alerts are posted; approvals are in the console and on the command line",
+    SlackMode.OFF: "not configured: alerts and approvals are on the command line",
+    SlackMode.WEBHOOK: "webhook: alerts are posted; approvals are on the command line",
     SlackMode.BOT: "bot: alerts and approvals are posted, with buttons",
 }

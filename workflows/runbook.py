@@ -326,7 +326,7 @@ class RunbookWorkflow:
         )
         self._narrator.note(f"{self._run.position(state)} failed: {state.title}. {failure.sentence}", Tone.FAILURE)
         self._changed()
-        sentence = f"{self._run.position(state)} failed: {failure.sentence}"
+        sentence = f"{self._run.position(state)} failed: {failure.sentence.rstrip('.')}"
         match state.step.on_failure or ("rollback" if self._run.input.runbook.rollback_on_failure else "halt"):
             case "continue":
                 return
@@ -335,10 +335,10 @@ class RunbookWorkflow:
             case "rollback":
                 undone, stuck = await roll_back(self._run, self._scribe, self._narrator)
         if stuck:
-            raise _Stop(RunStatus.FAILED, f"{sentence} Not taken back: {'; '.join(stuck)}")
+            raise _Stop(RunStatus.FAILED, f"{sentence}. Not taken back: {'; '.join(stuck)}")
         if undone:
-            raise _Stop(RunStatus.ROLLED_BACK, f"{sentence} Taken back: {'; '.join(undone)}")
-        raise _Stop(RunStatus.FAILED, f"{sentence} Nothing had to be taken back")
+            raise _Stop(RunStatus.ROLLED_BACK, f"{sentence}. Taken back: {'; '.join(undone)}")
+        raise _Stop(RunStatus.FAILED, f"{sentence}. Nothing had to be taken back")
 
     async def _finish(self) -> None:
         """Tell and record the end; returns when ClickHouse has every row and Slack every message it will get."""

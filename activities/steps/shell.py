@@ -142,9 +142,9 @@ class ShellSteps:
 
 def _ending(outcome: ShellOutcome, limit_seconds: float) -> str:
     if outcome.stopped is Stop.TIMEOUT:
-        return f"was not over within {limit_seconds:g} s and was ended, with what it had started"
+        return f"was not over within {limit_seconds:g} s and was ended with its process group"
     if outcome.stopped is Stop.CANCELLED:
-        return f"was ended after {_seconds(outcome)}, with what it had started, because the step was cancelled"
+        return f"was ended with its process group after {_seconds(outcome)}, because the step was cancelled"
     how = f"exited {outcome.exit_code}" if outcome.signal is None else f"was ended by the signal {outcome.signal}"
     if not outcome.began:
         return f"was not run: the far shell {how} before it came to the command"
